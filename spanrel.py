@@ -1,0 +1,629 @@
+"""The model of Ji et al. (COLING 2020), equation by equation, in the paper's order.
+
+*Span-based Joint Entity and Relation Extraction with Attention-based Span-specific and Contextual Semantic Representations.*
+
+Every equation is one function whose docstring opens with its number and the formula as the paper prints it; its shapes stand
+in the signature and are checked at run time. `# [L5]` marks a line that decides something the paper leaves open: see row L5 of
+the README's ledger. This file does not read text, sample, train or score: `data.py` and `train.py` do.
+
+Shapes are written with these letters:
+
+    B  sentences in the batch           S  spans of a sentence            P  pairs of spans (relation tuples)
+    N  wordpieces; X_0 is [CLS]         E  entity types + NoneEntity      C  relation types + NoneRelation
+    D  width of the encoder             w, r  widths of W and R_s         h, q  widths of H_r and R_r
+
+Masks are boolean and say what *is* there. Class 0 is NoneEntity, NoneRelation.
+"""
+
+import os
+from dataclasses import dataclass, field
+from types import FunctionType
+
+import torch
+from jaxtyping import Bool, Float, Int, jaxtyped
+from torch import Tensor, nn
+
+# -- Config ---------------------------------------------------------------------------------------------------------------
+
+ABLATIONS = ("span-specific", "span-sentence", "local", "relation-sentence")  # Table 3, Table 3, Table 4, Table 4
+
+
+def setting(default, help, choices=None):
+    """A dataclass field that also is a command-line flag: its default, one line of help and, where closed, its choices."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass
+class Config:
+    """All that shapes the model. Where the paper prints a value it is the default; the others have a row in the ledger."""
+
+    model: str = setting("span", "the paper's model, or its baseline SpERT (§4.3)", ("span", "spert"))
+    attention: str = setting("multihead", "contextual attention (§3.3)", ("multihead", "dot", "general", "additive"))
+    ablate: tuple[str, ...] = setting((), "parts to take away (Tables 3 and 4)", ABLATIONS)
+    heads: int = setting(8, "heads of multihead attention (§4.2)")
+    project: bool = setting(False, "attention: project values and output, as Vaswani et al. do [L10]")
+    hidden: int = setting(384, "width of hidden and reduced representations [L11]")
+    layers: int = setting(2, "layers of an FFNN (§4.2)")
+    context_layers: int = setting(3, "layers of FFNN_F and FFNN_T of eq. (9) (§4.2)")
+    dropout: float = setting(0.2, "dropout behind each hidden layer (§4.2)")
+    width_dim: int = setting(50, "size of a span width embedding (§4.2)")
+    max_width: int = setting(10, "widest span, in words (§4.2)")
+    relation_loss: str = setting("softmax-bce", "reading of the relation loss [L6]", ("softmax-bce", "softmax-ce", "sigmoid-bce"))
+    threshold: float = setting(0.4, "sigmoid-bce: a type holds above this posterior [L6]")
+    span_weight: float = setting(0.4, "weight of the span loss in eq. (11)")
+    relation_weight: float = setting(0.6, "weight of the relation loss in eq. (11)")
+    chunk: int = setting(2**26, "most numbers one chunk of spans or pairs may hold, in prediction")
+
+
+# What SpERT's authors published, where it differs from the defaults above (Eberts and Ulges 2019).
+SPERT = dict(model="spert", dropout=0.1, width_dim=25, relation_loss="sigmoid-bce", span_weight=1.0, relation_weight=1.0)
+
+# -- Pieces that several equations share ----------------------------------------------------------------------------------
+
+
+class FFNN(nn.Sequential):
+    """Fully connected `layers`, the output layer counted [L11]: Linear → ReLU → Dropout → … → Linear."""
+
+    def __init__(self, d_in: int, hidden: int, d_out: int, layers: int, dropout: float):
+        widths = [d_in] + [hidden] * (layers - 1)
+        stack = []
+        for before, after in zip(widths, widths[1:]):
+            stack += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        super().__init__(*stack, nn.Linear(widths[-1], d_out))
+
+
+def take(rows: Float[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Float[Tensor, "B K d"]:
+    """rows[b, index[b, k]]: in each sentence, the rows that `index` names."""
+    return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def masked_softmax(score: Float[Tensor, "*B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
+    """exp(score) / Σ exp(score) over what is there; exactly 0 elsewhere, and where nothing is there at all [L5]."""
+    lowest = torch.finfo(score.dtype).min  # not -inf, whose softmax over an empty row is NaN
+    return score.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
+
+
+def masked_max(X: Float[Tensor, "B N D"], mask: Bool[Tensor, "B K N"]) -> Float[Tensor, "B K D"]:
+    """Max pooling over what is there; zeros where nothing is [L5]. SpERT's pooling, and that of two ablations."""
+    pooled = X[:, None].masked_fill(~mask[..., None], float("-inf")).amax(2)
+    return pooled.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+
+
+def mask_inside(spans: Int[Tensor, "B S 2"], n: int) -> Bool[Tensor, "B S n"]:
+    """B_s = [X_i … X_{i+j}]: the wordpieces of each span, [start, end) [L2]."""
+    position = torch.arange(n, device=spans.device)
+    return (spans[..., :1] <= position) & (position < spans[..., 1:])
+
+
+def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], n: int) -> Bool[Tensor, "B P n"]:
+    """B_c = (X_m … X_{m+n}): the wordpieces between the two spans of each pair; none if they touch or overlap [L5]."""
+    ends = spans.gather(1, pairs[..., :1].expand(-1, -1, 2)), spans.gather(1, pairs[..., 1:].expand(-1, -1, 2))
+    first_end = torch.minimum(ends[0][..., 1:], ends[1][..., 1:])
+    last_start = torch.maximum(ends[0][..., :1], ends[1][..., :1])
+    return mask_inside(torch.cat([first_end, last_start], -1), n)
+
+
+def in_chunks(function, rows: int, *tensors):
+    """`function` over at most `rows` of dim 1 of the tensors at a time, so that memory stays bounded."""
+    rows = max(1, rows)
+    return torch.cat([function(*part) for part in zip(*(t.split(rows, 1) for t in tensors))], 1)
+
+
+# -- §3.3  Attention variants ---------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Attention(Q, K, V) of §3.3 with K = V = `context`: softmax of a score, then a weighted sum. Subclasses give the score.
+
+    Values are the context as it is, and the result is not projected, unless `config.project` [L10]: so a context vector is
+    a weighted mean of encoder embeddings, as eq. (2c) is. With several heads, each weighs its own slice of them.
+    """
+
+    heads = 1
+
+    def __init__(self, d_query: int, d_context: int, config: Config):
+        super().__init__()
+        self.value = nn.Linear(d_context, d_context) if config.project else nn.Identity()
+        self.output = nn.Linear(d_context, d_context) if config.project else nn.Identity()
+
+    def weights(
+        self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #Q N"]
+    ) -> Float[Tensor, "B H Q N"]:
+        """Softmax(score(Q, K)), one distribution a head; zeros where a query's context is empty [L5]."""
+        return masked_softmax(self.score(query, context), mask[:, None])
+
+    def forward(
+        self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #Q N"]
+    ) -> Float[Tensor, "B Q D"]:
+        value = split_heads(self.value(context), self.heads)
+        mixed = self.weights(query, context, mask) @ value
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def split_heads(Y: Float[Tensor, "B K d"], heads: int) -> Float[Tensor, "B H K d_head"]:
+    """d = H · d_head: the columns of Y, dealt to the heads in turn."""
+    return Y.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class MultiHead(Attention):
+    """score = Q ⊙ K / √d_K, with Q and K through FFNNs first (Vaswani et al. 2017).
+
+    As printed the score is a vector; it is their scaled dot product, d_K the width of one head [L8].
+    """
+
+    def __init__(self, d_query: int, d_context: int, config: Config):
+        super().__init__(d_query, d_context, config)
+        self.heads = config.heads
+        self.ffnn_Q = FFNN(d_query, config.hidden, config.hidden, config.layers, config.dropout)
+        self.ffnn_K = FFNN(d_context, config.hidden, config.hidden, config.layers, config.dropout)
+
+    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B H Q N"]:
+        Q, K = split_heads(self.ffnn_Q(query), self.heads), split_heads(self.ffnn_K(context), self.heads)
+        return Q @ K.mT / Q.shape[-1] ** 0.5
+
+
+class DotProduct(Attention):
+    """score = W · (Q ⊙ K), with Q and K through FFNNs first (Luong et al. 2015, whose "dot" has no W).
+
+    W is a vector, so that the score is a scalar: a weighted dot product [L9].
+    """
+
+    def __init__(self, d_query: int, d_context: int, config: Config):
+        super().__init__(d_query, d_context, config)
+        self.ffnn_Q = FFNN(d_query, config.hidden, config.hidden, config.layers, config.dropout)
+        self.ffnn_K = FFNN(d_context, config.hidden, config.hidden, config.layers, config.dropout)
+        self.W = nn.Linear(config.hidden, 1, bias=False)
+
+    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+        Q, K = self.ffnn_Q(query), self.ffnn_K(context)
+        return ((Q * self.W.weight[0]) @ K.mT)[:, None]  # Σ_d W_d Q_d K_d, without the B Q N d of Q ⊙ K
+
+
+class General(Attention):
+    """score = Q · W · K (Luong et al. 2015): W alone brings query and key together, so neither has an FFNN."""
+
+    def __init__(self, d_query: int, d_context: int, config: Config):
+        super().__init__(d_query, d_context, config)
+        self.W = nn.Linear(d_query, d_context, bias=False)
+
+    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+        return (self.W(query) @ context.mT)[:, None]
+
+
+class Additive(Attention):
+    """score = W_1 · Q + W_2 · K as printed; here vᵀ tanh(W_1 Q + W_2 K), as Bahdanau et al. (2015), whom the paper cites.
+
+    As printed, the query adds the same to every key of a row, and the softmax cancels it [L7].
+    """
+
+    def __init__(self, d_query: int, d_context: int, config: Config):
+        super().__init__(d_query, d_context, config)
+        self.W_1 = nn.Linear(d_query, config.hidden)
+        self.W_2 = nn.Linear(d_context, config.hidden, bias=False)
+        self.v = nn.Linear(config.hidden, 1, bias=False)
+
+    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+        mixed = self.W_1(query)[:, :, None] + self.W_2(context)[:, None]  # B Q N hidden
+        return self.v(mixed.tanh()).squeeze(-1)[:, None]
+
+
+ATTENTION = {"multihead": MultiHead, "dot": DotProduct, "general": General, "additive": Additive}
+
+# -- §3.1  Span classification and filtration -----------------------------------------------------------------------------
+
+
+def span_ends(X: Float[Tensor, "B N D"], spans: Int[Tensor, "B S 2"]) -> Float[Tensor, "B S 2*D"]:
+    """Eq. (1).  H_s = [X_i ; X_{i+j}]
+
+    The first and the last wordpiece of each span [L25]; `spans` are [start, end). A single one stands twice.
+    """
+    return torch.cat([take(X, spans[..., 0]), take(X, spans[..., 1] - 1)], -1)
+
+
+def token_scores(X: Float[Tensor, "B N D"], mlp: nn.Module) -> Float[Tensor, "B N"]:
+    """Eq. (2a).  V_k = MLP_k(X_k)   s.t. k ∈ [i, i+j]
+
+    One `mlp` with a scalar output, shared by all positions [L3], so that a token is scored once for all of its spans.
+    """
+    return mlp(X).squeeze(-1)
+
+
+def token_weights(V: Float[Tensor, "B N"], inside: Bool[Tensor, "B S N"]) -> Float[Tensor, "B S N"]:
+    """Eq. (2b).  α_k = exp(V_k) / Σ_{m=i}^{i+j} exp(V_m)
+
+    `inside` says which tokens are the span's. α is zero outside of it.
+    """
+    return masked_softmax(V[:, None].expand(inside.shape), inside)
+
+
+def span_specific(alpha: Float[Tensor, "B S N"], X: Float[Tensor, "B N D"]) -> Float[Tensor, "B S D"]:
+    """Eq. (2c).  F_s = Σ_{m=i}^{i+j} α_m X_m"""
+    return alpha @ X
+
+
+def span_context(
+    F_s: Float[Tensor, "B S D"], X: Float[Tensor, "B N D"], is_token: Bool[Tensor, "B N"], attention: nn.Module
+) -> Float[Tensor, "B S D"]:
+    """Eq. (3).  T_s = Attention(F_s, B_S, B_S)
+
+    B_S is [CLS] and the sentence, as `is_token` says, without [SEP] [L4].
+    """
+    return attention(F_s, X, is_token[:, None])
+
+
+def span_representation(
+    T_s: Float[Tensor, "B S D"], F_s: Float[Tensor, "B S D"], H_s: Float[Tensor, "B S 2*D"], W: Float[Tensor, "B S w"]
+) -> Float[Tensor, "B S r"]:
+    """Eq. (4).  R_s = [T_s ; F_s ; H_s ; W_{j+1}]
+
+    `W` embeds the span's width j+1, in words [L1] [L18].
+    """
+    return torch.cat([T_s, F_s, H_s, W], -1)
+
+
+def classify_spans(R_s: Float[Tensor, "B S r"], ffnn: nn.Module) -> Float[Tensor, "B S E"]:
+    """Eq. (5).  y_s = Softmax(FFNN(R_s))
+
+    The scores before the Softmax (logits), as a stable cross-entropy needs them; `span_posterior` applies it.
+    """
+    return ffnn(R_s)
+
+
+def span_posterior(y_s: Float[Tensor, "B S E"]) -> Float[Tensor, "B S E"]:
+    """The Softmax of eq. (5): the posterior of each entity type, NoneEntity included."""
+    return y_s.softmax(-1)
+
+
+def filter_spans(y_s: Float[Tensor, "B S E"], is_span: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
+    """Span filtration: the predicted entities E, as indexes of the spans whose highest class is not NoneEntity.
+
+    M is the largest E of the batch; the second result says which of the M are there.
+    """
+    is_entity = (y_s.argmax(-1) > 0) & is_span
+    size = is_entity.sum(-1)
+    index = is_entity.int().argsort(dim=-1, descending=True, stable=True)[:, : int(size.amax())]
+    return index, torch.arange(index.shape[1], device=y_s.device) < size[:, None]
+
+
+# -- §3.2  Relation classification and filtration -------------------------------------------------------------------------
+
+
+def all_pairs(is_entity: Bool[Tensor, "B M"]) -> tuple[Int[Tensor, "B P 2"], Bool[Tensor, "B P"]]:
+    """{E ⊗ E}, s.t. s_1 ≠ s_2: every ordered pair [L19] of two of the M entities, and whether both are there."""
+    B, M = is_entity.shape
+    pairs = torch.cartesian_prod(torch.arange(M), torch.arange(M)).view(-1, 2).to(is_entity.device)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]].expand(B, -1, 2)
+    return pairs, is_entity.gather(1, pairs[..., 0]) & is_entity.gather(1, pairs[..., 1])
+
+
+def relation_tuple(R_s: Float[Tensor, "B S r"], pairs: Int[Tensor, "B P 2"], ffnn: nn.Module) -> Float[Tensor, "B P h"]:
+    """Eq. (6).  H_r = [FFNN(R_{s_1}) ; FFNN(R_{s_2})]
+
+    One `ffnn` for both arguments [L27], applied once to each span and not once to each pair.
+    """
+    reduced = ffnn(R_s)
+    return torch.cat([take(reduced, pairs[..., 0]), take(reduced, pairs[..., 1])], -1)
+
+
+def local_context(
+    H_r: Float[Tensor, "B P h"], X: Float[Tensor, "B N D"], between: Bool[Tensor, "B P N"], attention: nn.Module
+) -> Float[Tensor, "B P D"]:
+    """Eq. (7).  F_r = Attention(H_r, B_c, B_c)
+
+    B_c is what lies between the two spans; where nothing does, F_r is zero [L5].
+    """
+    return attention(H_r, X, between)
+
+
+def sentence_context(
+    H_r: Float[Tensor, "B P h"], X: Float[Tensor, "B N D"], is_token: Bool[Tensor, "B N"], attention: nn.Module
+) -> Float[Tensor, "B P D"]:
+    """Eq. (8).  T_r = Attention(H_r, B_S, B_S)
+
+    B_S as in eq. (3) [L4]; the attention is another one [L10].
+    """
+    return attention(H_r, X, is_token[:, None])
+
+
+def relation_representation(
+    H_r: Float[Tensor, "B P h"],
+    F_r: Float[Tensor, "B P D"],
+    T_r: Float[Tensor, "B P D"],
+    ffnn_F: nn.Module,
+    ffnn_T: nn.Module,
+) -> Float[Tensor, "B P q"]:
+    """Eq. (9).  R_r = [H_r ; FFNN_F(F_r) ; FFNN_T(T_r)]
+
+    Two different FFNNs, of three layers each [L12].
+    """
+    return torch.cat([H_r, ffnn_F(F_r), ffnn_T(T_r)], -1)
+
+
+def classify_relations(R_r: Float[Tensor, "B P q"], ffnn: nn.Module) -> Float[Tensor, "B P C"]:
+    """Eq. (10).  y_r = Softmax(FFNN(R_r))
+
+    The scores before the Softmax (logits); `relation_posterior` applies it. One column fewer under sigmoid-bce [L6].
+    """
+    return ffnn(R_r)
+
+
+def relation_posterior(y_r: Float[Tensor, "B P c"], reading: str) -> Float[Tensor, "B P C"]:
+    """The Softmax of eq. (10): the posterior of each relation type, NoneRelation included.
+
+    Under sigmoid-bce each type has a posterior of its own, and NoneRelation none: its column is 0 [L6].
+    """
+    return nn.functional.pad(y_r.sigmoid(), (1, 0)) if reading == "sigmoid-bce" else y_r.softmax(-1)
+
+
+def filter_relations(
+    posterior: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"], reading: str, threshold: float
+) -> Bool[Tensor, "B P C"]:
+    """Relation filtration: which type each pair holds, the highest-scored unless NoneRelation, so at most one.
+
+    Under sigmoid-bce all above the `threshold`, so a pair can hold several [L6].
+    """
+    holds = posterior > threshold
+    if reading != "sigmoid-bce":
+        holds = nn.functional.one_hot(posterior.argmax(-1), posterior.shape[-1]).bool()
+    return holds & is_pair[..., None] & (torch.arange(posterior.shape[-1], device=holds.device) > 0)
+
+
+# -- §3.4  Model training -------------------------------------------------------------------------------------------------
+
+
+def mean_over(loss: Float[Tensor, "B K"], there: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """The mean over the samples that are there, whatever sentence they are of [L28]; 0 if there is none."""
+    return loss.masked_fill(~there, 0.0).sum() / there.sum().clamp(min=1)
+
+
+def span_loss(y_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Bool[Tensor, "B S"]) -> Float[Tensor, ""]:
+    """L^s: the cross-entropy of the span classification; `t_s` is each span's true type, 0 for NoneEntity."""
+    return mean_over(nn.functional.cross_entropy(y_s.mT, t_s, reduction="none"), is_span)
+
+
+def relation_loss(
+    y_r: Float[Tensor, "B P c"], t_r: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"], reading: str
+) -> Float[Tensor, ""]:
+    """L^r: the "binary cross-entropy loss of relation classification", in one of three readings [L6].
+
+    `t_r` is 1 at each type a pair truly holds, or at NoneRelation. "softmax-bce", to the letter: binary cross-entropy of
+    the Softmax; "softmax-ce": cross-entropy; "sigmoid-bce", SpERT's: a sigmoid for each type, without NoneRelation.
+    """
+    if reading == "softmax-ce":
+        loss = -(t_r * y_r.log_softmax(-1)).sum(-1) / t_r.sum(-1).clamp(min=1)
+    elif reading == "softmax-bce":
+        loss = nn.functional.binary_cross_entropy(y_r.softmax(-1), t_r, reduction="none").mean(-1)
+    else:
+        loss = nn.functional.binary_cross_entropy_with_logits(y_r, t_r[..., 1:], reduction="none").mean(-1)
+    return mean_over(loss, is_pair)
+
+
+def joint_loss(
+    L_s: Float[Tensor, ""], L_r: Float[Tensor, ""], span_weight: float = 0.4, relation_weight: float = 0.6
+) -> Float[Tensor, ""]:
+    """Eq. (11).  L = 0.4 L^s + 0.6 L^r
+
+    SpERT weighs both by 1.
+    """
+    return span_weight * L_s + relation_weight * L_r
+
+
+# -- The model ------------------------------------------------------------------------------------------------------------
+
+
+def build_encoder(source, vocabulary: int) -> nn.Module:
+    """The encoder (§3): `tiny` or `base`, BERT with random weights; the folder or hub name of any `AutoModel`; or, from a
+    saved run, the description of one whose weights come later."""
+    from transformers import AutoConfig, AutoModel
+
+    small = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+    random = {"base": {}, "tiny": small}  # base: BERT-base's architecture, for measuring
+    if source in ("tiny", "base"):
+        source = {"model_type": "bert", "vocab_size": vocabulary, **random[source]}
+    if isinstance(source, dict):
+        encoder = AutoModel.from_config(AutoConfig.for_model(**source), dtype=torch.float32)
+    else:
+        encoder = AutoModel.from_pretrained(source, dtype=torch.float32)  # else one stored in half precision stays so
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # reads [CLS] only, and nothing here reads it
+    return encoder
+
+
+class SpanRel(nn.Module):
+    """The whole model of Figure 2. It only calls the functions above, in the paper's order.
+
+    Args: `E` and `C` count the entity and relation types, NoneEntity and NoneRelation included.
+    """
+
+    def __init__(self, config: Config, encoder: nn.Module, E: int, C: int):
+        super().__init__()
+        self.config, self.encoder, self.D = config, encoder, encoder.config.hidden_size
+        self.width = nn.Embedding(config.max_width, config.width_dim)  # as many rows as widths can occur [L18]
+        self.build_heads(E, C - (config.relation_loss == "sigmoid-bce"))
+
+    def build_heads(self, E: int, C: int):
+        """The parameters above the encoder: those that the setting uses, and no others."""
+        D, config, h = self.D, self.config, self.config.hidden
+        if config.attention == "multihead" and (D % config.heads or h % config.heads):
+            raise ValueError(f"--heads {config.heads} must divide the encoder's width {D} and --hidden {h}")
+        attention, off = ATTENTION[config.attention], config.ablate
+        ffnn = lambda d_in, d_out, layers=config.layers: FFNN(d_in, h, d_out, layers, config.dropout)  # noqa: E731
+        if not {"span-specific", "span-sentence"} <= set(off):
+            self.mlp = ffnn(D, 1)
+        if "span-sentence" not in off:
+            self.attention_s = attention(D, D, config)
+        r = (2 if "span-specific" in off else 4) * D + config.width_dim
+        self.ffnn_s, self.ffnn_pair = ffnn(r, E), ffnn(r, h)
+        if "local" not in off:
+            self.attention_c = attention(2 * h, D, config)
+        self.ffnn_F = ffnn(D, h, config.context_layers)
+        if "relation-sentence" not in off:
+            self.attention_S = attention(2 * h, D, config)
+            self.ffnn_T = ffnn(D, h, config.context_layers)
+        self.ffnn_r = ffnn(3 * h if "relation-sentence" in off else 4 * h, C)
+
+    def embed(
+        self, input_ids: Int[Tensor, "B N"], attention_mask: Int[Tensor, "B N"], is_token: Bool[Tensor, "B N"]
+    ) -> Float[Tensor, "B N D"]:
+        """B_S = [X_0 … X_n]: the encoder's embeddings, zero where no token of B_S is."""
+        X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return X.masked_fill(~is_token[..., None], 0.0)
+
+    def represent_spans(
+        self,
+        X: Float[Tensor, "B N D"],
+        is_token: Bool[Tensor, "B N"],
+        spans: Int[Tensor, "B S 2"],
+        widths: Int[Tensor, "B S"],
+    ) -> Float[Tensor, "B S r"]:
+        """Eq. (1)–(4), with the ablations of Table 3."""
+        off, inside, W = self.config.ablate, mask_inside(spans, X.shape[1]), self.width(widths - 1)  # [L1]
+        if not {"span-specific", "span-sentence"} <= set(off):
+            F_s = span_specific(token_weights(token_scores(X, self.mlp), inside), X)
+        if "span-sentence" in off:
+            T_s = X[:, :1].expand(-1, spans.shape[1], -1)  # [CLS] instead
+        else:
+            T_s = span_context(F_s, X, is_token, self.attention_s)  # F_s is the query in either case [L20]
+        if "span-specific" in off:
+            return torch.cat([T_s, masked_max(X, inside), W], -1)  # max pooling instead of [F_s; H_s]
+        return span_representation(T_s, F_s, span_ends(X, spans), W)
+
+    def score_spans(self, R_s: Float[Tensor, "B S r"]) -> Float[Tensor, "B S E"]:
+        """Eq. (5)."""
+        return classify_spans(R_s, self.ffnn_s)
+
+    def score_pairs(
+        self,
+        X: Float[Tensor, "B N D"],
+        is_token: Bool[Tensor, "B N"],
+        spans: Int[Tensor, "B S 2"],
+        R_s: Float[Tensor, "B S r"],
+        pairs: Int[Tensor, "B P 2"],
+    ) -> Float[Tensor, "B P c"]:
+        """Eq. (6)–(10), with the ablations of Table 4."""
+        off, between = self.config.ablate, mask_between(spans, pairs, X.shape[1])
+        H_r = relation_tuple(R_s, pairs, self.ffnn_pair)
+        F_r = masked_max(X, between) if "local" in off else local_context(H_r, X, between, self.attention_c)
+        if "relation-sentence" in off:
+            R_r = torch.cat([H_r, self.ffnn_F(F_r)], -1)  # without FFNN_T(T_r)
+        else:
+            T_r = sentence_context(H_r, X, is_token, self.attention_S)
+            R_r = relation_representation(H_r, F_r, T_r, self.ffnn_F, self.ffnn_T)
+        return classify_relations(R_r, self.ffnn_r)
+
+    def forward(self, input_ids, attention_mask, is_token, spans, widths, pairs, arguments: int):
+        """y_s and y_r of given spans and pairs, for training; pairs index into the first `arguments` spans [L26]."""
+        X = self.embed(input_ids, attention_mask, is_token)
+        R_s = self.represent_spans(X, is_token, spans, widths)
+        return self.score_spans(R_s), self.score_pairs(X, is_token, spans[:, :arguments], R_s[:, :arguments], pairs)
+
+    def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair):
+        """Eq. (11) and its two parts: L, L^s, L^r."""
+        L_s = span_loss(y_s, t_s, is_span)
+        L_r = relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
+        return joint_loss(L_s, L_r, self.config.span_weight, self.config.relation_weight), L_s, L_r
+
+    @torch.no_grad()
+    def predict(self, input_ids, attention_mask, is_token, spans, widths, is_span):
+        """Classification and filtration of all given spans, then of the pairs among those kept.
+
+        Returns, for each sentence, its entities [(span, type, posterior)] and its relations [(head, tail, type,
+        posterior)]: `span` counts the spans given, `head` and `tail` count the entities returned.
+        """
+        X = self.embed(input_ids, attention_mask, is_token)
+        rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
+        R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
+        y_s = self.score_spans(R_s)
+        E, is_entity = filter_spans(y_s, is_span)
+        pairs, is_pair = all_pairs(is_entity)
+        R_E, spans_E = take(R_s, E), spans.gather(1, E[..., None].expand(-1, -1, 2))
+        y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans_E, R_E, p), rows, pairs)
+        return self.collect(y_s, E, is_entity, y_r, pairs, is_pair)
+
+    def collect(self, y_s, E, is_entity, y_r, pairs, is_pair):
+        """The lists that `predict` returns, from its tensors."""
+        posterior, kind = span_posterior(take(y_s, E)).max(-1)
+        found = [([], []) for _ in E]
+        for b, m in is_entity.nonzero().tolist():
+            found[b][0].append((int(E[b, m]), int(kind[b, m]), float(posterior[b, m])))
+        posterior = relation_posterior(y_r, self.config.relation_loss)
+        holds = filter_relations(posterior, is_pair, self.config.relation_loss, self.config.threshold)
+        for b, p, c in holds.nonzero().tolist():
+            found[b][1].append((*pairs[b, p].tolist(), c, float(posterior[b, p, c])))
+        return found
+
+
+# -- The baseline ---------------------------------------------------------------------------------------------------------
+
+
+class SpERT(SpanRel):
+    """SpERT (Eberts and Ulges 2019) as its authors published it, which is not the paper's "base" of Tables 3 and 4 [L30].
+
+    span = [CLS ; max pooling of B_s ; width], pair = [max pooling of B_c ; both spans' pooling ; both widths], one linear
+    layer each. Its other settings are `SPERT`, above.
+    """
+
+    def build_heads(self, E: int, C: int):
+        D, w = self.D, self.config.width_dim
+        self.dropout = nn.Dropout(self.config.dropout)
+        self.linear_s, self.linear_r = nn.Linear(2 * D + w, E), nn.Linear(3 * D + 2 * w, C)
+        for module in (self.width, self.linear_s, self.linear_r):
+            nn.init.normal_(module.weight, std=0.02)  # as BERT's own layers
+        for module in (self.linear_s, self.linear_r):
+            nn.init.zeros_(module.bias)
+
+    def represent_spans(
+        self,
+        X: Float[Tensor, "B N D"],
+        is_token: Bool[Tensor, "B N"],
+        spans: Int[Tensor, "B S 2"],
+        widths: Int[Tensor, "B S"],
+    ) -> Float[Tensor, "B S r"]:
+        pooled = masked_max(X, mask_inside(spans, X.shape[1]))
+        return torch.cat([X[:, :1].expand(pooled.shape), pooled, self.width(widths - 1)], -1)
+
+    def score_spans(self, R_s: Float[Tensor, "B S r"]) -> Float[Tensor, "B S E"]:
+        return self.linear_s(self.dropout(R_s))
+
+    def score_pairs(
+        self,
+        X: Float[Tensor, "B N D"],
+        is_token: Bool[Tensor, "B N"],
+        spans: Int[Tensor, "B S 2"],
+        R_s: Float[Tensor, "B S r"],
+        pairs: Int[Tensor, "B P 2"],
+    ) -> Float[Tensor, "B P c"]:
+        F_r = masked_max(X, mask_between(spans, pairs, X.shape[1]))
+        head, tail = take(R_s[..., self.D :], pairs[..., 0]), take(R_s[..., self.D :], pairs[..., 1])  # without [CLS]
+        return self.linear_r(self.dropout(torch.cat([F_r, head, tail], -1)))
+
+
+# -- Shape checks, and the index of the equations -------------------------------------------------------------------------
+
+if os.environ.get("SPANREL_SHAPES", "on") != "off":  # SPANREL_SHAPES=off for long runs
+    from beartype import beartype
+
+    def _check(owner: dict, setter):
+        for name, thing in list(owner.items()):
+            if isinstance(thing, FunctionType) and thing.__module__ == __name__ and not name.startswith("_"):
+                setter(name, jaxtyped(thing, typechecker=beartype))
+
+    for _class in (Attention, *ATTENTION.values(), SpanRel, SpERT):
+        _check(vars(_class), lambda name, checked: setattr(_class, name, checked))
+    _check(globals(), globals().__setitem__)
+
+EQUATIONS = {
+    "1": span_ends,
+    "2a": token_scores,
+    "2b": token_weights,
+    "2c": span_specific,
+    "3": span_context,
+    "4": span_representation,
+    "5": classify_spans,
+    "6": relation_tuple,
+    "7": local_context,
+    "8": sentence_context,
+    "9": relation_representation,
+    "10": classify_relations,
+    "11": joint_loss,
+}

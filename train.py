@@ -1,0 +1,519 @@
+"""The experiment: train, choose the best epoch on dev, score on test in the paper's protocol, save; or load and predict.
+
+    python train.py                                      toy data, tiny encoder, no download, about a minute
+    python train.py --dataset ade --fold 0               the paper's run (fetches ADE and bert-base-cased once)
+    python train.py --load RUN --predict "Gemcitabine-induced pulmonary toxicity is usually a dramatic condition."
+
+From Python: `from train import load; load("runs/…").predict(["…"])`.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import resource
+import sys
+import time
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+import data
+from data import Corpus, DataError, Entity, Relation, Sampling, Sentence
+from spanrel import SPERT, Config, SpanRel, SpERT, build_encoder, setting
+
+# -- Settings -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Settings:
+    """All that shapes a run. "SpERT": §4.2 follows its published settings [L14]."""
+
+    dataset: str = setting("toy", "toy, ade, conll04, ace05, or a folder with train.json, dev.json, test.json")
+    fold: int = setting(0, "ADE: which of the ten folds is tested (§4.1)")
+    heads_only: bool = setting(False, "ACE05: an entity is its head region (§4.1) [L22]")
+    data_dir: str = setting("data", "where corpora are kept; files placed there are used instead of a download")
+    encoder: str = setting("bert-base-cased", "a name on the hub, a folder, tiny or base (§4.2)")
+    epochs: int = setting(20, "passes over the training sentences (SpERT)")
+    batch_size: int = setting(8, "sentences in a training step (§4.2)")
+    lr: float = setting(5e-5, "peak learning rate of the encoder (SpERT)")
+    head_lr: float = setting(5e-5, "peak learning rate of what stands above the encoder [L14]")
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises (SpERT)")
+    weight_decay: float = setting(0.01, "AdamW's, but for biases and layer norms (SpERT)")
+    clip: float = setting(1.0, "largest norm of the gradient (SpERT)")
+    negative_rate: int = setting(30, "negatives for each gold entity or relation of a sentence (§3.4)")
+    negative_count: int = setting(0, "this many negatives in each sentence instead, as SpERT does")
+    pairs_among: str = setting("gold", "training pairs: among gold or all sampled spans [L13]", ("gold", "sampled"))
+    train_on_dev: bool = setting(False, "train on train and dev, and keep the last epoch [L14]")
+    seed: int = setting(0, "of weights, order, dropout and negatives")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    precision: str = setting("fp32", "bf16: autocast, the loss in float32", ("fp32", "bf16"))
+    output: str = setting("", "the run's folder, which must not exist (default: a new one under runs/)")
+    config: Config = field(default_factory=Config)
+
+
+# What a dataset, or the baseline, changes of the defaults above. Flags given by hand come last.
+DATASET = {
+    "toy": dict(encoder="tiny", epochs=30, lr=1e-3, head_lr=1e-3, hidden=64),
+}
+BASELINE = {**SPERT, "batch_size": 2, "negative_count": 100}
+
+
+def settings_of(**given) -> Settings:
+    """Settings from flags by name, those of `Config` among them; the dataset's and the model's defaults fill the rest."""
+    chosen = {**DATASET.get(given.get("dataset", "toy"), {}), **(BASELINE if given.get("model") == "spert" else {}), **given}
+    shapes = {f.name for f in dataclasses.fields(Config)}
+    unknown = set(chosen) - shapes - {f.name for f in dataclasses.fields(Settings)}
+    if unknown:
+        raise DataError(f"{sorted(unknown)[0]}: no such setting")
+    config = Config(**{name: value for name, value in chosen.items() if name in shapes})
+    return Settings(**{name: value for name, value in chosen.items() if name not in shapes}, config=config)
+
+
+# -- A run: a model with all that it needs to read text -------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A model, its tokenizer, its types and the settings it was made with."""
+
+    settings: Settings
+    model: SpanRel
+    tokenizer: object
+    entity_types: list[str]
+    relation_types: list[str]
+
+    @property
+    def longest(self) -> int:
+        """The most wordpieces the encoder takes."""
+        return min(self.model.encoder.config.max_position_embeddings, self.tokenizer.model_max_length)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def encode(self, sentences: list[Sentence], where: str = "") -> list[data.Encoded]:
+        """The sentences in wordpieces."""
+        return data.encode(sentences, self.tokenizer, self.longest, where)
+
+    def autocast(self):
+        """bf16 where the settings ask for it, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.settings.precision == "bf16" else nullcontext()
+
+    def predict(self, texts: list[str]) -> list[Sentence]:
+        """Each text, taken as one sentence, with the entities and relations found in it."""
+        return self.annotate(self.encode([Sentence.from_text(text, f"text {k}") for k, text in enumerate(texts, 1)]))
+
+    def annotate(self, encoded: list[data.Encoded]) -> list[Sentence]:
+        """Copies of the sentences with the entities and relations that the model finds, in the order given."""
+        self.model.eval()
+        found = {}
+        for part in data.batches_of([e for e in encoded if e.sentence.words], 8):
+            batch = self.batch([data.prediction_example(e, self.settings.config.max_width) for e in part])
+            with self.autocast():
+                results = self.model.predict(
+                    batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.is_span
+                )
+            for example, result in zip(batch.examples, results):
+                found[id(example.encoded)] = self.annotated(example, *result)
+        blank = lambda e: dataclasses.replace(e.sentence, entities=[], relations=[])  # noqa: E731
+        return [found.get(id(e)) or blank(e) for e in encoded]
+
+    def annotated(self, example: data.Example, entities: list, relations: list) -> Sentence:
+        """The example's sentence with what `SpanRel.predict` returned for it."""
+        found = [Entity(self.entity_types[kind - 1], *example.spans[span], score=score) for span, kind, score in entities]
+        related = [Relation(self.relation_types[kind - 1], found[a], found[b], score) for a, b, kind, score in relations]
+        return dataclasses.replace(example.encoded.sentence, entities=found, relations=related)
+
+    def batch(self, examples: list[data.Example]) -> data.Batch:
+        """The examples as tensors, on the model's device."""
+        return data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id).to(self.device)
+
+    def save(self, folder: Path):
+        """Writes config.json, model.safetensors and the tokenizer: all that `load` needs."""
+        self.tokenizer.save_pretrained(folder)
+        described = {
+            "settings": dataclasses.asdict(self.settings),
+            "entity_types": self.entity_types,
+            "relation_types": self.relation_types,
+            "encoder": self.model.encoder.config.to_dict(),
+        }
+        write(folder / "config.json", json.dumps(described, indent=1))
+        part = folder / "model.safetensors.part"
+        save_file({name: weight.contiguous() for name, weight in self.model.state_dict().items()}, part)
+        os.replace(part, folder / "model.safetensors")
+
+
+def write(path: Path, text: str):
+    """Writes a file under a temporary name and renames it, so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def new_run(settings: Settings, corpus: Corpus) -> Run:
+    """An untrained model for the corpus: the encoder that the settings name, new weights above it."""
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(settings.seed)
+    if settings.encoder in ("tiny", "base"):
+        source, tokenizer = settings.encoder, data.learn_tokenizer(corpus.train)
+    else:
+        source = locate_encoder(settings.encoder)
+        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+    return assemble(settings, build_encoder(source, len(tokenizer)), tokenizer, corpus.entity_types, corpus.relation_types)
+
+
+def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], relation_types: list[str]) -> Run:
+    """The model around an encoder, on the device that the settings name."""
+    make = SpERT if settings.config.model == "spert" else SpanRel
+    try:
+        model = make(settings.config, encoder, len(entity_types) + 1, len(relation_types) + 1)
+        model.to(device_of(settings.device))
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise DataError(str(error).splitlines()[0]) from None
+    return Run(settings, model, tokenizer, entity_types, relation_types)
+
+
+def device_of(name: str) -> str:
+    """The device of that name; the best there is for `auto`."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def locate_encoder(name: str) -> str:
+    """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once. No network costs seconds, not
+    minutes of retries."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if Path(name).exists():
+        if not (Path(name) / "config.json").exists():
+            raise DataError(f"--encoder {name}: no config.json there; it must be a folder as `save_pretrained` writes it")
+        return name
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
+            return str(folder)
+    except OSError:
+        pass  # not fetched before
+    except HFValidationError:
+        raise DataError(f"--encoder {name}: no such folder, and no name on the hub could be that") from None
+    try:
+        HfApi().model_info(name, timeout=10)
+        files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+        return snapshot_download(name, allow_patterns=files)
+    except RepositoryNotFoundError:
+        raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
+    except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"--encoder {name} is not here and could not be fetched ({reason}): give the folder of a copy with "
+                        "--encoder FOLDER, or start without it: python train.py") from None
+
+
+def load(folder: str | Path, device: str = "auto") -> Run:
+    """A saved run, ready to predict. Needs no network and no other file."""
+    from transformers import AutoTokenizer
+
+    folder = Path(folder)
+    if missing := [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).exists()]:
+        raise DataError(f"{folder}: {missing[0]} is not there; a run folder is what `python train.py` writes")
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        shapes, settings = described["settings"].pop("config"), described["settings"]
+        shapes["ablate"] = tuple(shapes["ablate"])
+        settings = Settings(**{**settings, "device": device}, config=Config(**shapes))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        encoder = build_encoder(described["encoder"], len(tokenizer))
+        run = assemble(settings, encoder, tokenizer, described["entity_types"], described["relation_types"])
+        run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: not a whole run: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+    return run
+
+
+# -- Scores ---------------------------------------------------------------------------------------------------------------
+
+
+def scores(gold: list[Sentence], predicted: list[Sentence]) -> dict:
+    """Entities are right by type and span; relations by type and arguments, in two ways: "strict" with the arguments'
+    types, as SpERT and this paper, and "boundaries" without, as DyGIE [L23]. In percent, with the counts behind them."""
+    views = {
+        "entity": lambda s: {(e.type, e.start, e.end) for e in s.entities},
+        "strict": lambda s: {(r.type, r.head, r.tail) for r in s.relations},
+        "boundaries": lambda s: {(r.type, r.head.start, r.head.end, r.tail.start, r.tail.end) for r in s.relations},
+    }
+    table = {name: tally([view(s) for s in gold], [view(s) for s in predicted]) for name, view in views.items()}
+    return {"entity": table["entity"], "relation": {name: table[name] for name in ("strict", "boundaries")}}
+
+
+def tally(gold: list[set], predicted: list[set]) -> dict:
+    """Micro and macro average and the scores by type, of items (type, …) in sets, one a sentence. Macro is the mean over
+    the types that are in gold or predicted, of P, R and F1 each [L21]."""
+    count = {
+        "gold": Counter(item[0] for items in gold for item in items),
+        "predicted": Counter(item[0] for items in predicted for item in items),
+        "correct": Counter(item[0] for right, items in zip(gold, predicted, strict=True) for item in right & items),
+    }
+    kinds = sorted({*count["gold"], *count["predicted"]})
+    by_type = {kind: prf(**{name: counts[kind] for name, counts in count.items()}) for kind in kinds}
+    macro = {name: sum(score[name] for score in by_type.values()) / max(1, len(kinds)) for name in ("p", "r", "f1")}
+    return {"micro": prf(**{name: counts.total() for name, counts in count.items()}), "macro": macro, "by_type": by_type}
+
+
+def prf(gold: int, predicted: int, correct: int) -> dict:
+    """Precision, recall and F1 in percent, 0 where undefined, with the counts."""
+    p, r = 100 * correct / max(1, predicted), 100 * correct / max(1, gold)
+    f1 = 200 * correct / max(1, predicted + gold)
+    return {"p": p, "r": r, "f1": f1, "gold": gold, "predicted": predicted, "correct": correct}
+
+
+def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]]:
+    """Scores on some sentences, for each phenomenon of the toy corpus too, and the predictions."""
+    predicted, gold = run.annotate(encoded), [e.sentence for e in encoded]
+    result = scores(gold, predicted)
+    if names := sorted({s.phenomenon for s in gold} - {""}):
+        shows = lambda sentences, name: [s for s in sentences if s.phenomenon == name]  # noqa: E731
+        result["phenomena"] = {name: scores(shows(gold, name), shows(predicted, name)) for name in names}
+    return result, predicted
+
+
+# -- Training -------------------------------------------------------------------------------------------------------------
+
+
+def train(settings: Settings) -> dict:
+    """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
+    begun = time.time()
+    corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
+    run = new_run(settings, corpus)
+    splits = {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
+    if settings.train_on_dev:
+        splits["train"], splits["dev"] = splits["train"] + splits["dev"], []
+    folder = new_folder(settings)
+    best = fit(run, splits["train"], splits["dev"], folder)
+    if splits["dev"]:
+        run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
+    result, predicted = measure(run, splits["test"])
+    peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "seconds": time.time() - begun, "peak_memory": peak}
+    write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]))
+    write(folder / "metrics.json", json.dumps(result, indent=1))
+    colour = sys.stdout.isatty()
+    print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(splits["test"], predicted))[:4]))
+    print(final_table(settings, result))
+    print(f"{time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
+    return result
+
+
+def new_folder(settings: Settings) -> Path:
+    """The run's folder, made now; none that exists is ever used again."""
+    name = "-".join([Path(settings.dataset).name, settings.config.model, *settings.config.ablate, f"seed{settings.seed}"])
+    paths = [Path(settings.output)] if settings.output else (Path("runs") / f"{name}-{k}" for k in range(1, 10000))
+    for path in paths:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DataError(f"--output {path}: {error.strerror}") from None
+    raise DataError(f"--output {settings.output} exists; a run is never written over: name another folder, or move it away")
+
+
+def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Path) -> int:
+    """The loop. Keeps the weights of the best epoch on dev, by the mean of entity and strict relation F1, in `folder`;
+    of the last one where there is no dev [L14]. Returns that epoch."""
+    settings, config, best, chosen = run.settings, run.settings.config, -1.0, 0
+    types = {name: k for names in (run.entity_types, run.relation_types) for k, name in enumerate(names, 1)}
+    sampling = Sampling(config.max_width, settings.negative_rate, settings.negative_count or None, settings.pairs_among, settings.seed)
+    optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
+    for sampling.epoch in range(1, settings.epochs + 1):
+        begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
+        batches = data.batches_of(train, settings.batch_size, rng)
+        losses = train_epoch(run, batches, types, sampling, optimizer, schedule)
+        line = {"epoch": sampling.epoch, **losses}
+        if dev:
+            result, _ = measure(run, dev)
+            line |= {"entity_f1": average(settings, result["entity"]), "relation_f1": average(settings, result["relation"]["strict"])}
+        with open(folder / "history.jsonl", "a", encoding="utf-8") as history:
+            history.write(json.dumps({**line, "seconds": time.time() - begun}) + "\n")
+        print("  ".join(f"{name} {value:.4g}" for name, value in line.items()))
+        score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
+        if score > best:
+            best, chosen = score, sampling.epoch
+            run.save(folder)
+    return chosen
+
+
+def average(settings: Settings, table: dict) -> float:
+    """The F1 that the paper reports: macro for ADE, else micro (§4.4) [L21]."""
+    return table["macro" if settings.dataset == "ade" else "micro"]["f1"]
+
+
+def train_epoch(run: Run, batches: list, types: dict, sampling: Sampling, optimizer, schedule) -> dict:
+    """One pass over the batches; the mean losses."""
+    run.model.train()
+    sums = torch.zeros(3, device=run.device)
+    bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=None)
+    for step, part in enumerate(bar, 1):
+        batch = run.batch([data.training_example(e, types, sampling) for e in part])
+        losses = train_step(run, batch)
+        losses[0].backward()
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        sums += torch.stack(losses).detach()
+        if step % 20 == 0:  # not at each step: reading a value waits for the device
+            bar.set_postfix(loss=f"{float(sums[0]) / step:.4f}")
+    return dict(zip(("loss", "span_loss", "relation_loss"), (sums / len(batches)).tolist()))
+
+
+def train_step(run: Run, batch: data.Batch) -> tuple:
+    """L, L^s and L^r of a batch (eq. 11), the losses in float32."""
+    with run.autocast():
+        y_s, y_r = run.model(
+            batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.pairs, batch.arguments
+        )
+    return run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair)
+
+
+def optimizer_of(run: Run, steps: int):
+    """AdamW, with a rate for the encoder and one for the heads, under a linear warm-up and decay (SpERT) [L14]."""
+    from transformers import get_linear_schedule_with_warmup
+
+    settings, groups = run.settings, {}
+    for name, weight in run.model.named_parameters():
+        rate = settings.lr if name.startswith("encoder.") else settings.head_lr
+        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else settings.weight_decay
+        groups.setdefault((rate, decay), []).append(weight)
+    optimizer = torch.optim.AdamW([{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()])
+    return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
+
+
+# -- Reports --------------------------------------------------------------------------------------------------------------
+
+PRINTED = {  # Tables 1 and 2: entity P, R, F1, then relation P, R, F1
+    "ace05": {"multihead": (89.32, 89.86, 89.59, 71.22, 60.19, 65.24), "dot": (87.94, 62.88), "general": (88.66, 63.56),
+              "additive": (89.07, 64.53)},
+    "conll04": {"multihead": (90.11, 90.36, 90.23, 76.96, 71.88, 74.33), "dot": (88.23, 70.89), "general": (88.96, 73.48),
+                "additive": (89.17, 71.36), "spert": (88.25, 89.64, 88.94, 73.04, 70.00, 71.47)},
+    "ade": {"multihead": (89.88, 91.32, 90.59, 79.56, 81.93, 80.73), "dot": (88.15, 77.31), "general": (89.93, 80.14),
+            "additive": (89.68, 79.75), "spert": (88.99, 89.59, 89.28, 77.77, 79.96, 78.84)},
+}  # fmt: skip
+
+
+def final_table(settings: Settings, result: dict) -> str:
+    """The test scores in the layout of the paper's Table 1, above the row that the paper prints for this model."""
+    method = "spert" if settings.config.model == "spert" else settings.config.attention
+    rows = [(f"{Path(settings.dataset).name}, test, {name}", result["entity"][name], result["relation"]["strict"][name])
+            for name in ("micro", "macro")]
+    rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
+    for name, part in result.get("phenomena", {}).items():
+        rows.append((f"  phenomenon: {name}", part["entity"]["micro"], part["relation"]["strict"]["micro"]))
+    for kind, part in result["entity"]["by_type"].items():
+        rows.append((f"  entity: {kind}", part, None))
+    for kind, part in result["relation"]["strict"]["by_type"].items():
+        rows.append((f"  relation: {kind}", None, part))
+    printed = PRINTED.get(settings.dataset, {}).get(method)
+    if printed and not settings.config.ablate:
+        half = len(printed) // 2
+        names = ("p", "r", "f1") if half == 3 else ("f1",)
+        rows.append((f"the paper, {method}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
+    cells = lambda part: "".join(f"{part[k]:8.2f}" if part and k in part else " " * 8 for k in ("p", "r", "f1"))  # noqa: E731
+    head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
+    return "\n".join([head, *(f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows)])
+
+
+def show(sentence: Sentence, gold: Sentence | None = None, colour: bool = False) -> str:
+    """A sentence's entities and relations, one a line, with characters and scores; against `gold`, where it is known:
+    = right, + wrong, - missed."""
+    paint = {"=": 32, "+": 31, "-": 33, " ": 0}
+    lines = [f"\n{sentence.text}"]
+    for items, of_gold in ((sentence.entities, gold and gold.entities), (sentence.relations, gold and gold.relations)):
+        marked = [(" " if gold is None else "=" if item in of_gold else "+", item) for item in items]
+        marked += [("-", item) for item in of_gold or [] if item not in items]
+        for mark, item in marked:
+            line = f"  {mark} {item.type:16}{described(sentence, item)}"
+            lines.append(f"\033[{paint[mark]}m{line}\033[0m" if colour else line)
+    return "\n".join(lines)
+
+
+def described(sentence: Sentence, item: Entity | Relation) -> str:
+    """An entity's text, characters and score, or a relation's arguments and score."""
+    score = "" if item.score is None else f"  {item.score:.2f}"
+    if isinstance(item, Relation):
+        return f"{described(sentence, item.head)} -> {described(sentence, item.tail)}{score}".replace(score, "", 0)
+    a, b = sentence.chars(item)
+    return f'"{sentence.text[a:b]}" [{a}, {b}){score}'
+
+
+# -- Command line ---------------------------------------------------------------------------------------------------------
+
+
+def parser_of() -> argparse.ArgumentParser:
+    """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    saved = parser.add_argument_group("a saved run")
+    saved.add_argument("--load", metavar="RUN", help="the folder of a run")
+    saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
+    saved.add_argument("--evaluate", action="store_true", help="score the run on its test split again")
+    for title, kind in (("the run", Settings), ("the model", Config)):
+        group = parser.add_argument_group(title)
+        for f in dataclasses.fields(kind):
+            if "help" not in f.metadata:
+                continue
+            how = {"choices": f.metadata["choices"], "default": argparse.SUPPRESS, "help": f"{f.metadata['help']}; {f.default!r}"}
+            how |= {"nargs": "+"} if isinstance(f.default, tuple) else {}
+            how |= {"action": argparse.BooleanOptionalAction} if isinstance(f.default, bool) else {"type": type(f.default)}
+            group.add_argument("--" + f.name.replace("_", "-"), **how)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; 0, or 2 after one line on what is wrong."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # its load reports name weights that nothing here uses
+    transformers.logging.disable_progress_bar()
+    given = vars(parser_of().parse_args(arguments))
+    load_from, texts, evaluate = given.pop("load"), given.pop("predict"), given.pop("evaluate")
+    try:
+        if load_from:
+            use(load_from, texts, evaluate, given)
+        elif texts or evaluate:
+            raise DataError("--predict and --evaluate go with --load RUN")
+        else:
+            train(settings_of(**{**given, "ablate": tuple(given.get("ablate", ()))}))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def use(folder: str, texts: list[str] | None, evaluate: bool, given: dict):
+    """Predicts with a saved run, or scores it again."""
+    if fixed := sorted(set(given) - {"device", "data_dir"}):
+        raise DataError(f"--{fixed[0].replace('_', '-')}: a saved run keeps its own; only --device and --data-dir can differ")
+    if not texts and not evaluate:
+        raise DataError("--load RUN goes with --predict TEXT or --evaluate")
+    run = load(folder, given.get("device", "auto"))
+    for sentence in run.predict(texts or []):
+        print(show(sentence, colour=sys.stdout.isatty()))
+    if evaluate:
+        s = run.settings
+        corpus = data.read_corpus(s.dataset, given.get("data_dir", s.data_dir), s.fold, s.heads_only)
+        result, _ = measure(run, run.encode(corpus.test, f"{s.dataset}, test, "))
+        print(final_table(s, result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
