@@ -6,13 +6,13 @@
 
 import argparse
 import hashlib
-import io
+import http.client
+import itertools
 import json
-import os
 import random
 import re
+import socket
 import sys
-import urllib.request
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field, fields
@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 # -- Entities, relations, sentences ---------------------------------------------------------------------------------------
 
@@ -115,155 +114,108 @@ class Corpus:
 
 # -- toy: an embedded corpus, which looks like ADE and shows the paper's three motives (§1, Figure 1) ---------------------
 
-DRUGS = "aspirin lithium warfarin heparin insulin digoxin morphine codeine quinine phenytoin gemcitabine cisplatin " \
-    "tamoxifen clozapine ibuprofen rifampicin vancomycin amiodarone|interferon alfa|gold salts|low dose methotrexate"
-EFFECTS = "rash tremor nausea delirium anemia jaundice vertigo seizures deafness gout psoriasis hepatitis " \
-    "hyponatremia|pulmonary toxicity|acute renal failure|loss of taste|severe optic nerve atrophy|swelling of the left hand"
-SYMPTOMS, FORMS = "itch cough wart acne burn".split(), "gel syrup cream patch spray".split()
-CAUSES, SPARES = "induced provoked triggered".split(), "relieved cured eased".split()
-FOR, AGAINST = "confirmed proved".split(), "refuted excluded".split()
+DRUGS = (
+    "aspirin,lithium,warfarin,heparin,insulin,digoxin,morphine,codeine,quinine,phenytoin,gemcitabine,cisplatin,tamoxifen,"
+    "clozapine,ibuprofen,rifampicin,vancomycin,amiodarone,interferon alfa,gold salts,low dose methotrexate"
+).split(",")
+EFFECTS = (
+    "rash,tremor,nausea,delirium,anemia,jaundice,vertigo,seizures,deafness,gout,psoriasis,hepatitis,hyponatremia,"
+    "pulmonary toxicity,acute renal failure,loss of taste,severe optic nerve atrophy,swelling of the left hand"
+).split(",")
+CAUSES, SPARES = ["induced", "provoked", "triggered"], ["relieved", "cured", "eased"]
+PROVES, REFUTES = ["confirmed", "proved"], ["refuted", "excluded"]
+SYMPTOMS, FORMS = ["itch", "cough", "wart", "acne", "burn"], ["gel", "syrup", "cream", "patch", "spray"]
+
+# What a capital letter of a pattern stands for. Letters of one list never stand for the same in a sentence.
+SLOTS = {"D": DRUGS, "E": DRUGS, "X": EFFECTS, "Y": EFFECTS, "Z": EFFECTS, "U": CAUSES + SPARES, "V": CAUSES + SPARES,
+         "W": CAUSES + SPARES, "J": PROVES + REFUTES, "A": ["young", "old", "frail", "healthy"], "P": ["woman", "man", "child", "nurse"],
+         "N": [str(n) for n in range(2, 31)], "S": SYMPTOMS, "F": FORMS}  # fmt: skip
+# Patterns by phenomenon. Brackets hold an entity of several parts: a compound C, whose last noun is its head, or an effect
+# around a drug. Behind the bar stand the pairs of effect and drug that are related: XD always, XDU if the word for U says so.
+PATTERNS = {
+    "span": ["we report on [C] in a A P .", "a A P told us of [C] .", "[C] was the topic of this A letter .", "in the A P , [C] came first ."],
+    "local": ["D U X but V Y . | XDU YDV", "D U X , whereas E V Y . | XDU YEV", "while D U X , it V Y and later W Z . | XDU YDV ZDW"],
+    "sentence": ["X in a patient on D : rechallenge J the suspicion . | XDJ", "as J by a later rechallenge , X came with D . | XDJ",
+                 "a patient on D had X , and later tests J our first idea . | XDJ"],
+    "": ["D - induced X is usually a dramatic condition . | XD", "severe [D toxicity] was suspected in a A P . | ]D",
+         "the patient received D for N days .", "there was no history of X after N years .", "the D level was normal on day N ."],
+}  # fmt: skip
+COMPOUNDS = ["{}", "new {}", "{} grade two", "{} of old"]
 
 
-def toy(seed: int = 2020, sizes=(400, 100, 200)) -> Corpus:
-    """Sentences from a seeded grammar; each shows one of these, and names it in `phenomenon`:
+def toy(seed: int = 2020, sizes: tuple[int, int, int] = (400, 100, 200)) -> Corpus:
+    """Sentences from a seeded grammar. Three of four show a motive of the paper, which `phenomenon` names:
 
     span      the type of a compound hangs on its head noun: a "cough syrup" is a Drug, a "syrup cough" an Adverse-Effect
-    local     which effect is a drug's hangs on the verb between them, among other verbs: "A eased X but induced Y"
-    sentence  whether a pair is related hangs on a word elsewhere: "X on A : rechallenge confirmed the suspicion"
+    local     which effects are a drug's hangs on the words between, among other such words: "A eased X but induced Y"
+    sentence  whether a pair is related hangs on a word elsewhere: "X in a patient on A : rechallenge refuted the suspicion"
     """
-    rng, made = random.Random(seed), {}
-    makers = [toy_span, toy_local, toy_sentence, toy_plain]
-    while len(made) < sum(sizes):  # a sentence that was made before is made again, so that none is in two splits
-        sentence = makers[len(made) % len(makers)](rng)
+    rng, made, names = random.Random(seed), {}, list(PATTERNS)
+    while len(made) < sum(sizes):  # what was made before is made again, so that no sentence is in two splits
+        sentence = toy_sentence(rng, names[len(made) % len(names)], f"toy-{len(made)}")
         made.setdefault(sentence.text, sentence)
-    sentences = list(made.values())
-    for number, sentence in enumerate(sentences):
-        sentence.id = f"toy-{number}"
-    train, dev = sizes[0], sizes[0] + sizes[1]
-    return Corpus("toy", sentences[:train], sentences[train:dev], sentences[dev:])
+    sentences, dev, test = list(made.values()), sizes[0], sizes[0] + sizes[1]
+    return Corpus("toy", sentences[:dev], sentences[dev:test], sentences[test:])
 
 
-def toy_names(rng: random.Random, names: str, k: int) -> list[str]:
-    """k different names; those of several words stand behind the first bar."""
-    single, *several = names.split("|")
-    return rng.sample(single.split() + several, k)
-
-
-def toy_sentence_of(phenomenon: str, pattern: str, relations=(), **named) -> Sentence:
-    """A sentence from `pattern`, in which {d…} is a Drug, {x…} an Adverse-Effect; `relations` are pairs (x, d)."""
-    words, found = [], {}
-    for part in re.findall(r"\{\w+\}|[^\s{}]+", pattern):
-        name = part[1:-1] if part.startswith("{") else ""
-        new = named[name].split() if name else [part]
-        if name:
-            found[name] = Entity("Drug" if name[0] == "d" else "Adverse-Effect", len(words), len(words) + len(new))
-        words += new
-    related = [Relation("Adverse-Effect", found[x], found[d]) for x, d in relations]
-    return Sentence("", words, list(found.values()), related, phenomenon=phenomenon)
-
-
-def toy_span(rng: random.Random) -> Sentence:
-    symptom, form = rng.choice(SYMPTOMS), rng.choice(FORMS)
-    kind = rng.choice("dx")
-    compound = f"{symptom} {form}" if kind == "d" else f"{form} {symptom}"
-    compound = rng.choice(["{} ", "new {}", "{} grade two", "{} of old"]).format(compound)
-    pattern = rng.choice([
-        "We report on {%s} in a {adj} {who} .", "A {adj} {who} told us of {%s} .", "{%s} was the topic of this {adj} letter .",
-        "In the {adj} {who} , {%s} came first .",
-    ]) % kind
-    adj, who = rng.choice("young old frail healthy".split()), rng.choice("woman man child nurse".split())
-    return toy_sentence_of("span", pattern.replace("{adj}", adj).replace("{who}", who), **{kind: compound})
-
-
-def toy_local(rng: random.Random) -> Sentence:
-    (d, e), (x, y, z) = toy_names(rng, DRUGS, 2), toy_names(rng, EFFECTS, 3)
-    causes = [rng.random() < 0.5 for _ in range(3)]
-    u, v, w = (rng.choice(CAUSES if cause else SPARES) for cause in causes)
-    pattern, pairs = rng.choice([
-        (f"{{d}} {u} {{x}} but {v} {{y}} .", ["xd", "yd"]),
-        (f"{{d}} {u} {{x}} , whereas {{e}} {v} {{y}} .", ["xd", "ye"]),
-        (f"While {{d}} {u} {{x}} , it {v} {{y}} and later {w} {{z}} .", ["xd", "yd", "zd"]),
-    ])
-    relations = [("x" + x, "d" + d) for (x, d), cause in zip(pairs, causes) if cause]
-    pattern = re.sub(r"\{([de])\}", r"{d\1}", re.sub(r"\{([xyz])\}", r"{x\1}", pattern))
-    return toy_sentence_of("local", pattern, relations, dd=d, de=e, xx=x, xy=y, xz=z)
-
-
-def toy_sentence(rng: random.Random) -> Sentence:
-    (d,), (x,) = toy_names(rng, DRUGS, 1), toy_names(rng, EFFECTS, 1)
-    holds = rng.random() < 0.5
-    verdict = rng.choice(FOR if holds else AGAINST)
-    pattern = rng.choice([
-        f"{{x}} in a patient on {{d}} : rechallenge {verdict} the suspicion .",
-        f"A patient on {{d}} had {{x}} , and later tests {verdict} our first idea .",
-        f"As later {verdict} by rechallenge , {{x}} came with {{d}} .",
-    ])
-    return toy_sentence_of("sentence", pattern, [("x", "d")] if holds else [], d=d, x=x)
-
-
-def toy_plain(rng: random.Random) -> Sentence:
-    (d,), (x,) = toy_names(rng, DRUGS, 1), toy_names(rng, EFFECTS, 1)
-    pattern, related = rng.choice([
-        ("{d} - induced {x} is usually a dramatic condition .", [("x", "d")]),
-        ("The patient received {d} for %d days ." % rng.randint(2, 30), []),
-        ("There was no history of {x} after %d years ." % rng.randint(2, 30), []),
-        ("The {d} level was normal on day %d ." % rng.randint(2, 30), []),
-    ])
-    made = toy_sentence_of("", pattern, related, d=d, x=x)
-    if related and rng.random() < 0.5:  # an overlap: in "lithium - induced tremor", the whole is an effect as well
-        drug, effect = made.entities
-        made.entities.append(Entity("Adverse-Effect", drug.start, effect.end))
-    return made
+def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
+    """A pattern of the phenomenon with its slots filled."""
+    pattern, _, pairs = rng.choice(PATTERNS[phenomenon]).partition(" | ")
+    nouns = rng.choice(["S F", "F S"])
+    pattern = pattern.replace("C", rng.choice(COMPOUNDS).format(nouns))
+    fill = {slot: rng.choice(names) for slot, names in SLOTS.items()}
+    for slots, names in (("DE", DRUGS), ("XYZ", EFFECTS)):
+        fill |= dict(zip(slots, rng.sample(names, len(slots))))
+    words, found, opened = [], {}, None
+    for part in pattern.replace("[", "[ ").replace("]", " ]").split():
+        if part == "[":
+            opened = len(words)
+        elif part == "]":
+            found["]"] = Entity("Drug" if nouns == "S F" and phenomenon else "Adverse-Effect", opened, len(words))
+        else:
+            words += fill.get(part, part).split()
+            if part in ("D", "E", "X", "Y", "Z"):
+                found[part] = Entity("Drug" if part in "DE" else "Adverse-Effect", len(words) - len(fill[part].split()), len(words))
+    words[0] = words[0][0].upper() + words[0][1:]
+    holds = lambda decider: not decider or fill[decider[0]] in CAUSES + PROVES  # noqa: E731
+    relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *decider in pairs.split() if holds(decider)]
+    return Sentence(id, words, list(found.values()), relations, phenomenon=phenomenon)
 
 
 # -- The published corpora ------------------------------------------------------------------------------------------------
 
-GITHUB = "https://raw.githubusercontent.com"
-ADE_AT = f"{GITHUB}/davidsbatista/Annotated-Semantic-Relationships-Datasets/ad883cbbaf4e342326b444347cf7d035012a4f4e/datasets"
-CONLL04_AT = f"{GITHUB}/bekou/multihead_joint_entity_relation_extraction/7f40a0f7c1892821591358518c542139e88f693e/data/CoNLL04"
-SOURCES = {  # file under the data folder: address, SHA-256
-    "ade/ADE-Corpus-V2.zip": (
-        f"{ADE_AT}/ADE-Corpus-V2.zip",
-        "0f833524307b5ba27e516ffabd182de6b1e1ce1c00be08e8fe0b9656c0935915",
-    ),
-    "conll04/train.txt": (f"{CONLL04_AT}/train.txt", "0f560fdaa150133fc4843f72e2a8e707e7f74f06a3a3095d4b9921f8d0ce3614"),
-    "conll04/dev.txt": (f"{CONLL04_AT}/dev.txt", "99e854fd2a7d19247230c3ed8c304f79022380c9d21b58f25e7ffc5fe3884e2d"),
-    "conll04/test.txt": (f"{CONLL04_AT}/test.txt", "d172819deff771c059c9c6688d67c3ff2bdaa25cf71ec56b1f7e8c6705f96700"),
+ADE = "davidsbatista/Annotated-Semantic-Relationships-Datasets/ad883cbbaf4e342326b444347cf7d035012a4f4e/datasets"
+CONLL04 = "bekou/multihead_joint_entity_relation_extraction/7f40a0f7c1892821591358518c542139e88f693e/data/CoNLL04"
+SOURCES = {  # file in the data folder: repository, commit and path on GitHub, SHA-256
+    "ade/ADE-Corpus-V2.zip": (f"{ADE}/ADE-Corpus-V2.zip", "0f833524307b5ba27e516ffabd182de6b1e1ce1c00be08e8fe0b9656c0935915"),
+    "conll04/train.txt": (f"{CONLL04}/train.txt", "0f560fdaa150133fc4843f72e2a8e707e7f74f06a3a3095d4b9921f8d0ce3614"),
+    "conll04/dev.txt": (f"{CONLL04}/dev.txt", "99e854fd2a7d19247230c3ed8c304f79022380c9d21b58f25e7ffc5fe3884e2d"),
+    "conll04/test.txt": (f"{CONLL04}/test.txt", "d172819deff771c059c9c6688d67c3ff2bdaa25cf71ec56b1f7e8c6705f96700"),
 }
 
 
-def fetch(path: Path, url: str, sha256: str, timeout: float = 10) -> Path:
-    """`path`, downloaded from `url` if it is not there; either way its SHA-256 must be the published one."""
-    if path.exists():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        if found != sha256:
-            raise DataError(f"{path}: its SHA-256 is {found[:12]}…, the published file's is {sha256[:12]}…; move it away, "
-                            "and it is downloaded anew")
-        return path
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=timeout) as answer, open(part, "wb") as file:
-            total = int(answer.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=path.name, leave=False) as bar:
-                while block := answer.read(1 << 16):
-                    bar.update(file.write(block))
-        fetch(part, url, sha256)
-        os.replace(part, path)
-    except DataError:
-        raise DataError(f"{url}: what came is not the published file, whose SHA-256 is {sha256}; put that at {path} by hand") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"{path} is not there and {url} could not be fetched ({reason}): put the file there by hand, or start "
-                        "without it: python train.py") from None
-    finally:
-        part.unlink(missing_ok=True)
+def fetch(data_dir: Path, name: str, host: str = "https://raw.githubusercontent.com") -> Path:
+    """The corpus file of that name, downloaded if it is not there; in either case its SHA-256 must be the published one."""
+    path, (address, sha256) = data_dir / name, SOURCES[name]
+    if not path.exists():
+        download(f"{host}/{address}", path, sha256)
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise DataError(f"{path}: not the published file, whose SHA-256 is {sha256}; move it away, and it is downloaded anew")
     return path
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a UTF-8 file."""
-    return text_of(path).splitlines()
+def download(url: str, path: Path, sha256: str):
+    """Writes under a temporary name, checks, renames. A server that says nothing for ten seconds is not waited for."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # a RuntimeError is the wrong SHA-256
+        raise DataError(f"{path} is not there, and {url} cannot be fetched ({getattr(error, 'reason', error)}): put the file there "
+                        "by hand, or start without it: python train.py") from None  # fmt: skip
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def text_of(path: Path) -> str:
@@ -273,158 +225,148 @@ def text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from None
+        raise DataError(f"{path}: {error.strerror}") from None
 
 
 def read_ade(data_dir: Path, fold: int) -> Corpus:
-    """ADE, one of ten folds [L17]: test is the fold, dev the next one, train the other eight.
+    """ADE, one of ten folds: test is that fold, dev the next one, train the other eight [L17].
 
-    SpERT's own `ade_split_K_train.json` and `…_test.json` are used instead where they lie in the folder.
+    Where SpERT's `ade_split_K_train.json` and `…_test.json` lie in the folder, they are the fold; dev is a ninth of train.
     """
     if not 0 <= fold <= 9:
-        raise DataError(f"--fold {fold}: ADE has the folds 0 to 9")
-    spert = [data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test")]
-    if all(path.exists() for path in spert):
-        train, test = map(read_json, spert)
-        held_out = set(random.Random(0).sample(range(len(train)), len(train) // 9))
-        dev = [sentence for index, sentence in enumerate(train) if index in held_out]
-        return Corpus("ade", [s for index, s in enumerate(train) if index not in held_out], dev, test)
-    path = fetch(data_dir / "ade/ADE-Corpus-V2.zip", *SOURCES["ade/ADE-Corpus-V2.zip"])
+        raise DataError(f"--fold {fold}: ADE's folds are 0 to 9")
+    theirs = [data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test")]
+    if all(path.exists() for path in theirs):
+        train, test = map(read_json, theirs)
+        random.Random(2012).shuffle(train)
+        return Corpus("ade", train[len(train) // 9 :], train[: len(train) // 9], test)
+    path = fetch(data_dir, "ade/ADE-Corpus-V2.zip")
     text = zipfile.ZipFile(path).read("ADE-Corpus-V2/DRUG-AE.rel").decode("utf-8")
-    sentences = parse_ade(text.splitlines(), f"{path}:DRUG-AE.rel")
+    sentences = parse_ade(text.splitlines(), f"{path}, DRUG-AE.rel")
     random.Random(2012).shuffle(sentences)
-    folds = [sentences[k::10] for k in range(10)]
-    dev = (fold + 1) % 10
-    train = [sentence for k in range(10) if k not in (fold, dev) for sentence in folds[k]]
-    return Corpus("ade", train, folds[dev], folds[fold])
+    folds, dev = [sentences[k::10] for k in range(10)], (fold + 1) % 10
+    return Corpus("ade", [s for k in range(10) if k not in (fold, dev) for s in folds[k]], folds[dev], folds[fold])
 
 
 def parse_ade(lines: list[str], where: str) -> list[Sentence]:
     """The sentences of DRUG-AE.rel: one row a relation, id|sentence|effect|begin|end|drug|begin|end."""
-    rows: dict[tuple[str, str], list] = {}
+    groups: dict[tuple[str, str], list] = {}
     for number, line in enumerate(lines, 1):
         parts = line.split("|")
-        if len(parts) != 8 or not all(parts[k].isdigit() for k in (3, 4, 6, 7)):
+        if len(parts) != 8 or not all(parts[k].isdecimal() for k in (3, 4, 6, 7)):
             raise DataError(f"{where}, row {number}: not id|sentence|effect|begin|end|drug|begin|end")
-        effect, drug = (trimmed(name, int(begin), int(end)) for name, begin, end in (parts[2:5], parts[5:8]))
-        rows.setdefault((parts[0], parts[1]), []).append((number, effect, drug))
-    return [ade_sentence(id, text, group, where) for (id, text), group in rows.items()]
+        pair = [(name.strip(), int(begin) + len(name) - len(name.lstrip())) for name, begin in (parts[2:4], parts[5:7])]
+        groups.setdefault((parts[0], parts[1]), []).append(pair)  # three mentions have a blank before or behind them
+        if ade_origin(parts[1], groups[parts[0], parts[1]]) is None:
+            raise DataError(f"{where}, row {number}: there is no one offset at which its mentions stand in the sentence")
+    return [ade_sentence(id, text, pairs) for (id, text), pairs in groups.items()]
 
 
-def trimmed(mention: str, begin: int, end: int) -> tuple[str, int, int]:
-    """A mention without the blanks around it, which some have."""
-    return mention.strip(), begin + len(mention) - len(mention.lstrip()), end - len(mention) + len(mention.rstrip())
+def ade_origin(text: str, pairs: list) -> int | None:
+    """Where the sentence begins in its document: the one offset with which every mention fits its text."""
+    fits = [{begin - at.start() for at in re.finditer(f"(?={re.escape(name)})", text)} for pair in pairs for name, begin in pair]
+    return min(set.intersection(*fits), default=None)
 
 
-def ade_sentence(id: str, text: str, group: list, where: str) -> Sentence:
-    """One sentence of ADE. Its mentions have document offsets: the sentence's own is the one with which all fit its text."""
-    number, mentions = group[0][0], {mention for _, *pair in group for mention in pair}
-    origins = set.intersection(*({begin - found.start() for found in re.finditer(f"(?={re.escape(mention)})", text)}
-                                 for mention, begin, _ in mentions))
-    if len(origins) != 1:
-        raise DataError(f"{where}, row {number}: its mentions fit the sentence at {len(origins)} offsets, not at one")
-    origin, sentence = origins.pop(), Sentence.from_text(text)
-    sentence.id = f"{id}:{origin}"
-    start = {a: index for index, (a, _) in enumerate(sentence.offsets)}
-    end = {b: index + 1 for index, (_, b) in enumerate(sentence.offsets)}
-    found = {}
-    for row, *pair in group:
-        for kind, (_, a, b) in zip(("Adverse-Effect", "Drug"), pair):
-            if a - origin not in start or b - origin not in end:
-                raise DataError(f"{where}, row {row}: characters {a} to {b} do not begin and end at words")
-            found.setdefault((kind, a, b), Entity(kind, start[a - origin], end[b - origin]))
-    sentence.entities = list(found.values())
-    relations = [Relation("Adverse-Effect", found["Adverse-Effect", *e[1:]], found["Drug", *d[1:]]) for _, e, d in group]
-    sentence.relations = list(dict.fromkeys(relations))
+def ade_sentence(id: str, text: str, pairs: list) -> Sentence:
+    """One sentence of ADE, from the (effect, drug) of its relations."""
+    sentence, origin = Sentence.from_text(text), ade_origin(text, pairs)
+    first = {a: index for index, (a, _) in enumerate(sentence.offsets)}
+    last = {b: index + 1 for index, (_, b) in enumerate(sentence.offsets)}
+    for pair in pairs:
+        both = [(kind, begin - origin, name) for kind, (name, begin) in zip(("Adverse-Effect", "Drug"), pair)]
+        sentence.relations.append(Relation("Adverse-Effect", *(Entity(kind, first[a], last[a + len(name)]) for kind, a, name in both)))
+    sentence.id, sentence.relations = f"{id}:{origin}", list(dict.fromkeys(sentence.relations))
+    sentence.entities = list(dict.fromkeys(entity for r in sentence.relations for entity in (r.head, r.tail)))
     return sentence
 
 
 def read_conll04(data_dir: Path) -> Corpus:
     """CoNLL04 in Bekoulis's split, which is the paper's [L16]."""
-    paths = [fetch(data_dir / name, *SOURCES[name]) for name in SOURCES if name.startswith("conll04/")]
-    return Corpus("conll04", *(parse_conll04(lines_of(path), path) for path in paths))
+    paths = [fetch(data_dir, name) for name in SOURCES if name.startswith("conll04/")]
+    return Corpus("conll04", *(parse_conll04(text_of(path), path) for path in paths))
 
 
-def parse_conll04(lines: list[str], where) -> list[Sentence]:
-    """Documents `#doc id`, a word a line: index, word, BIO tag, relation types, and for each its tail's last word."""
+def parse_conll04(text: str, where) -> list[Sentence]:
+    """Documents `#doc id`, a word a line: index, word, BIO tag, relation types, and for each of these its tail's last word."""
     documents: list[tuple[str, list]] = []
-    for number, line in enumerate(lines, 1):
-        if line.startswith("#doc"):
-            documents.append((line.split(maxsplit=1)[1], []))
-            continue
+    for number, line in enumerate(text.splitlines(), 1):
         parts = line.split("\t")
-        if len(parts) != 5 or not documents or not re.fullmatch(r"O|[BI]-\S+", parts[2]):
-            raise DataError(f"{where}, line {number}: not a word line (index, word, BIO tag, relations, heads, tabs between)")
-        names, heads = re.findall(r"'([^']+)'", parts[3]), [int(head) for head in re.findall(r"\d+", parts[4])]
-        documents[-1][1].append((number, parts[1], parts[2], [pair for pair in zip(names, heads) if pair[0] != "N"]))
-    return [conll04_sentence(id, rows, where) for id, rows in documents]
+        if line.startswith("#doc"):
+            documents.append((line.removeprefix("#doc").strip(), []))
+        elif len(parts) == 5 and documents and re.fullmatch(r"O|[BI]-\S+", parts[2]):
+            related = zip(re.findall(r"'([^']+)'", parts[3]), map(int, re.findall(r"\d+", parts[4])))
+            documents[-1][1].append((parts[1], parts[2], [pair for pair in related if pair[0] != "N"], f"{where}, line {number}"))
+        else:
+            raise DataError(f"{where}, line {number}: not index, word, BIO tag, relations and heads, with tabs between")
+    return [conll04_sentence(id, rows) for id, rows in documents]
 
 
-def conll04_sentence(id: str, rows: list, where) -> Sentence:
-    """One document, as one sentence. Relations stand at their head's last word and name their tail's last word."""
+def conll04_sentence(id: str, rows: list) -> Sentence:
+    """One document, as one sentence. A relation stands at its head's last word and names its tail's last word."""
     entities: list[Entity] = []
-    for index, (_, _, tag, _) in enumerate(rows):
-        goes_on = tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (index, tag[2:])
-        if goes_on:
+    for index, (_, tag, _, _) in enumerate(rows):
+        if tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (index, tag[2:]):
             entities[-1] = Entity(tag[2:], entities[-1].start, index + 1)
         elif tag != "O":
-            entities.append(Entity(tag[2:], index, index + 1))  # an I- after O opens an entity, too [L24]
-    last = {entity.end - 1: entity for entity in entities}
-    relations = []
-    for index, (number, _, _, pairs) in enumerate(rows):
-        for name, tail in pairs:
-            if index not in last or tail not in last or tail == index:
-                raise DataError(f"{where}, line {number}: {name} must join the last words of two entities, not {index} and {tail}")
-            relations.append(Relation(name, last[index], last[tail]))
-    return Sentence(id, [row[1] for row in rows], entities, relations)
+            entities.append(Entity(tag[2:], index, index + 1))  # an I- behind O opens an entity, too [L24]
+    by_last, relations = {entity.end - 1: entity for entity in entities}, []
+    for index, (_, _, related, where) in enumerate(rows):
+        for name, tail in related:
+            if index == tail or not {index, tail} <= set(by_last):
+                raise DataError(f"{where}: {name} must join the last words of two entities, not words {index} and {tail}")
+            relations.append(Relation(name, by_last[index], by_last[tail]))
+    return Sentence(id, [row[0] for row in rows], entities, relations)
 
 
-def read_ace05(data_dir: Path, heads: bool = False) -> Corpus:
-    """ACE05 as DyGIE++'s preprocessing writes it. With `heads`, an entity is its head region [L22]."""
+def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
+    """ACE05 as DyGIE++'s preprocessing writes it. With `heads_only` an entity is its head region [L22]."""
     paths = [data_dir / "ace05" / f"{split}.json" for split in ("train", "dev", "test")]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise DataError(f"{', '.join(missing)} not there: ACE05 is licensed (LDC2006T06); put there what DyGIE++'s preprocessing "
-                        "writes, or start without it: python train.py")
-    return Corpus("ace05", *(parse_ace05(lines_of(path), path, heads) for path in paths))
+                        "writes, or start without it: python train.py")  # fmt: skip
+    return Corpus("ace05", *(parse_ace05(text_of(path), path, heads_only) for path in paths))
 
 
-def parse_ace05(lines: list[str], where, heads: bool = False) -> list[Sentence]:
-    """One document a line: `doc_key`, `sentences`, `ner` [start, end, type (, head start, head end)], `relations`
-    [start, end, start, end, type]; word offsets count over the document and include the last word."""
+def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
+    """One document a line: `doc_key`, `sentences`, `ner` as [start, end, type] or [start, end, type, head start, head end],
+    `relations` as [start, end, start, end, type]. Offsets count the words of the document, the last word included."""
     sentences = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             document, shift = json.loads(line), 0
             for index, words in enumerate(document["sentences"]):
                 found = {}
                 for start, end, kind, *head in document["ner"][index]:
                     region = (head[0] - shift, head[1] + 1 - shift) if len(head) == 2 else None
-                    first, last = region if heads and region else (start - shift, end + 1 - shift)
-                    found[start, end] = check_entity(Entity(kind, first, last, head=region), words)
+                    span = region if region and heads_only else (start - shift, end + 1 - shift)
+                    found[start, end] = check_entity(Entity(kind, *span, head=region), words)
                 relations = [Relation(kind, found[a, b], found[c, d]) for a, b, c, d, kind in document["relations"][index]]
-                sentences.append(Sentence(f"{document['doc_key']}:{index}", words, list(dict.fromkeys(found.values())), relations))
+                entities = list(dict.fromkeys(found.values()))  # two mentions may share their head
+                sentences.append(Sentence(f"{document['doc_key']}:{index}", words, entities, relations))
                 shift += len(words)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DataError(f"{where}, line {number}: {type(error).__name__}: {error}; not DyGIE++'s form "
-                            "(doc_key, sentences, ner, relations; offsets inclusive, over the document)") from None
+            raise DataError(f"{where}, line {number}: {type(error).__name__} {error}: not DyGIE++'s form (doc_key, sentences, ner, "
+                            "relations; offsets over the document, the last word included)") from None  # fmt: skip
     return sentences
 
 
 def read_folder(folder: Path) -> Corpus:
-    """A user's corpus: a folder with train.json, dev.json and test.json in SpERT's form."""
+    """A corpus of one's own: a folder with train.json, dev.json and test.json in SpERT's form."""
     if not folder.is_dir():
         raise DataError(f"--dataset {folder}: neither {', '.join(DATASETS)} nor a folder")
-    if missing := [name for name in ("train", "dev", "test") if not (folder / f"{name}.json").exists()]:
-        raise DataError(f"{folder}: {missing[0]}.json is not there; a corpus is train.json, dev.json and test.json")
-    return Corpus(folder.name, *(read_json(folder / f"{name}.json") for name in ("train", "dev", "test")))
+    paths = [folder / f"{split}.json" for split in ("train", "dev", "test")]
+    if missing := [path.name for path in paths if not path.exists()]:
+        raise DataError(f"--dataset {folder}: {missing[0]} is not there; a corpus is train.json, dev.json and test.json")
+    return Corpus(folder.resolve().name, *map(read_json, paths))
 
 
 def read_json(path: Path) -> list[Sentence]:
     """SpERT's JSON: a list of {"tokens", "entities": [{"type", "start", "end"}], "relations": [{"type", "head", "tail"}]};
-    `start` and `end` count words, `end` excluded; `head` and `tail` count the entities. All wrong records are named."""
+    `start` and `end` count words, `end` excluded; `head` and `tail` count the entities. Names every record that is wrong."""
     try:
         records = json.loads(text_of(path))
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
     if not isinstance(records, list):
         raise DataError(f"{path}: must be a list of sentences")
@@ -432,9 +374,10 @@ def read_json(path: Path) -> list[Sentence]:
     for index, record in enumerate(records):
         try:
             sentences.append(sentence_of(record, f"{path.stem}-{index}"))
-        except (DataError, KeyError, TypeError, AttributeError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else error
-            wrong.append(f"{path}, record {index}: {what}")
+        except (DataError, TypeError, AttributeError) as error:
+            wrong.append(f"{path}, record {index}: {error}")
+        except KeyError as error:
+            wrong.append(f"{path}, record {index}: {error} is missing")
     if wrong:
         raise DataError("\n".join(wrong))
     return sentences
@@ -444,16 +387,16 @@ def sentence_of(record: dict, id: str) -> Sentence:
     """A sentence from one record of SpERT's JSON, checked."""
     words = record["tokens"]
     if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
-        raise DataError("tokens must be a list of words, at least one, none empty")
+        raise DataError("tokens must be a list of words, one at least, none of them empty")
     entities = [check_entity(Entity(e["type"], e["start"], e["end"]), words) for e in record["entities"]]
     relations = []
-    for number, relation in enumerate(record["relations"]):
-        head, tail = relation["head"], relation["tail"]
+    for relation in record["relations"]:
+        kind, head, tail = relation["type"], relation["head"], relation["tail"]
         if not all(type(k) is int and 0 <= k < len(entities) for k in (head, tail)) or entities[head] == entities[tail]:
-            raise DataError(f"relation {number}: head {head} and tail {tail} must be two of its {len(entities)} entities, from 0")
-        if not isinstance(relation["type"], str) or not relation["type"]:
-            raise DataError(f"relation {number}: type must be a name")
-        relations.append(Relation(relation["type"], entities[head], entities[tail]))
+            raise DataError(f"a relation's head is {head} and its tail {tail}; they must be two of its {len(entities)} entities, from 0")
+        if not isinstance(kind, str) or not kind:
+            raise DataError(f"a relation's type is {kind!r}; it must be a name")
+        relations.append(Relation(kind, entities[head], entities[tail]))
     return Sentence(str(record.get("orig_id", id)), words, list(dict.fromkeys(entities)), list(dict.fromkeys(relations)))
 
 
@@ -462,18 +405,17 @@ def check_entity(entity: Entity, words: list[str]) -> Entity:
     if not isinstance(entity.type, str) or not entity.type:
         raise DataError(f"an entity's type is {entity.type!r}; it must be a name")
     if not (type(entity.start) is type(entity.end) is int and 0 <= entity.start < entity.end <= len(words)):
-        raise DataError(f"an entity's span is {entity.start} to {entity.end}; the sentence's words are 0 to {len(words)}, "
-                        "the end excluded")
+        raise DataError(f"an entity is words {entity.start} to {entity.end}; the sentence has {len(words)}, from 0, the end excluded")
     return entity
 
 
 DATASETS = ("toy", "ade", "conll04", "ace05")
 
 
-def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, heads: bool = False) -> Corpus:
+def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, heads_only: bool = False) -> Corpus:
     """The corpus of that name, or of that folder; fetched into `data_dir` if it is published and not there."""
     readers = {"toy": toy, "ade": partial(read_ade, Path(data_dir), fold), "conll04": partial(read_conll04, Path(data_dir)),
-               "ace05": partial(read_ace05, Path(data_dir), heads)}
+               "ace05": partial(read_ace05, Path(data_dir), heads_only)}
     corpus = readers.get(dataset, partial(read_folder, Path(dataset)))()
     for name, sentences in corpus.splits.items():
         if not sentences:
@@ -515,6 +457,8 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     `longest` pieces is an error that names it, and is never cut."""
     encoded = []
     for sentence, coded in zip(sentences, tokenizer([s.words for s in sentences], is_split_into_words=True).encodings):
+        if coded.word_ids[0] is not None:
+            raise DataError("--encoder: its tokenizer puts nothing before the sentence, and the model needs a [CLS] there")
         present = set(coded.word_ids)
         if len(present) - (None in present) < len(sentence.words):
             words = [word if k in present else tokenizer.unk_token for k, word in enumerate(sentence.words)]
@@ -674,40 +618,31 @@ def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = No
 # -- The corpus card ------------------------------------------------------------------------------------------------------
 
 
-def overlaps(a: Entity, b: Entity) -> bool:
-    """Whether two entities share a word."""
-    return a.start < b.end and b.start < a.end
-
-
 def card(corpus: Corpus, max_width: int = 10) -> str:
     """What is in a corpus, and what training cannot reach, as a table in text."""
-    splits = {**corpus.splits, "all": [s for part in corpus.splits.values() for s in part]}
-    rows = []
-
-    def row(name, count):
-        rows.append((name, *(count(sentences) for sentences in splits.values())))
-
-    row("sentences", len)
-    row("words", lambda part: sum(len(s.words) for s in part))
+    parts = [corpus.train, corpus.dev, corpus.test, corpus.train + corpus.dev + corpus.test]
+    count = lambda f: [sum(map(f, part)) for part in parts]  # noqa: E731
+    kinds = lambda items: sorted({item.type for s in parts[-1] for item in items(s)})  # noqa: E731
+    wide = lambda e: e.end - e.start > max_width  # noqa: E731
+    overlap = lambda s: any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(s.entities, 2))  # noqa: E731
+    rows = [("sentences", count(lambda s: 1)), ("words", count(lambda s: len(s.words)))]
     for title, items in (("entities", lambda s: s.entities), ("relations", lambda s: s.relations)):
-        counts = {name: Counter(item.type for s in part for item in items(s)) for name, part in splits.items()}
-        row(title, lambda part: sum(len(items(s)) for s in part))
-        rows.extend((f"  {kind}", *(counts[name][kind] for name in splits)) for kind in sorted(counts["all"]))
-    row("sentences with overlapping entities", lambda part: sum(
-        any(overlaps(a, b) for k, a in enumerate(s.entities) for b in s.entities[:k]) for s in part))
-    row("sentences without a relation", lambda part: sum(not s.relations for s in part))
-    rows.append(("out of training's reach",))
-    row(f"  entities wider than {max_width} words", lambda part: sum(e.end - e.start > max_width for s in part for e in s.entities))
-    row("  relations with such an argument", lambda part: sum(
-        any(e.end - e.start > max_width for e in (r.head, r.tail)) for s in part for r in s.relations))
-    row("  second types of one span", lambda part: sum(len(s.entities) - len({(e.start, e.end) for e in s.entities}) for s in part))
-    row("  entities or relations of a type that train lacks", lambda part: sum(
-        item.type not in known for s in part
-        for known, items in ((corpus.entity_types, s.entities), (corpus.relation_types, s.relations)) for item in items))
-    widths = Counter(e.end - e.start for s in splits["all"] for e in s.entities)
-    lines = [f"{corpus.name:50}" + "".join(f"{name:>9}" for name in splits)]
-    lines += [f"{name:50}" + "".join(f"{count:9,}" for count in counts) for name, *counts in rows]
-    return "\n".join([*lines, "entities by width in words: " + ", ".join(f"{w}: {widths[w]:,}" for w in sorted(widths))])
+        rows.append((title, count(lambda s: len(items(s)))))
+        rows += [(f"  {kind}", count(lambda s: sum(item.type == kind for item in items(s)))) for kind in kinds(items)]
+    known = {*corpus.entity_types, *corpus.relation_types}
+    rows += [
+        ("sentences with overlapping entities", count(overlap)),
+        ("sentences without a relation", count(lambda s: not s.relations)),
+        ("out of training's reach", []),
+        (f"  entities wider than {max_width} words", count(lambda s: sum(map(wide, s.entities)))),
+        ("  relations with such an argument", count(lambda s: sum(wide(r.head) or wide(r.tail) for r in s.relations))),
+        ("  second types of a span", count(lambda s: len(s.entities) - len({(e.start, e.end) for e in s.entities}))),
+        ("  of a type that train lacks", count(lambda s: sum(i.type not in known for i in s.entities + s.relations))),
+    ]
+    widths = Counter(e.end - e.start for s in parts[-1] for e in s.entities)
+    lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
+    lines += [f"{name:40}" + "".join(f"{number:9,}" for number in numbers) for name, numbers in rows]
+    return "\n".join([*lines, "entities by width in words  " + ", ".join(f"{w}: {widths[w]:,}" for w in sorted(widths))])
 
 
 def main(arguments: list[str] | None = None) -> int:

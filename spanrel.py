@@ -16,11 +16,12 @@ Masks are boolean and say what *is* there. Class 0 is NoneEntity, NoneRelation.
 """
 
 import os
+import sys
 from dataclasses import dataclass, field
 from types import FunctionType
 
 import torch
-from jaxtyping import Bool, Float, Int, jaxtyped
+from jaxtyping import Bool, Float, Int, Num, jaxtyped
 from torch import Tensor, nn
 
 # -- Config ---------------------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ class FFNN(nn.Sequential):
         super().__init__(*stack, nn.Linear(widths[-1], d_out))
 
 
-def take(rows: Float[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Float[Tensor, "B K d"]:
+def take(rows: Num[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Num[Tensor, "B K d"]:
     """rows[b, index[b, k]]: in each sentence, the rows that `index` names."""
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
 
@@ -97,10 +98,8 @@ def mask_inside(spans: Int[Tensor, "B S 2"], n: int) -> Bool[Tensor, "B S n"]:
 
 def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], n: int) -> Bool[Tensor, "B P n"]:
     """B_c = (X_m … X_{m+n}): the wordpieces between the two spans of each pair; none if they touch or overlap [L5]."""
-    ends = spans.gather(1, pairs[..., :1].expand(-1, -1, 2)), spans.gather(1, pairs[..., 1:].expand(-1, -1, 2))
-    first_end = torch.minimum(ends[0][..., 1:], ends[1][..., 1:])
-    last_start = torch.maximum(ends[0][..., :1], ends[1][..., :1])
-    return mask_inside(torch.cat([first_end, last_start], -1), n)
+    (a, b), (c, d) = (take(spans, pairs[..., k]).unbind(-1) for k in (0, 1))  # the two spans, [a, b) and [c, d)
+    return mask_inside(torch.stack([torch.minimum(b, d), torch.maximum(a, c)], -1), n)
 
 
 def in_chunks(function, rows: int, *tensors):
@@ -326,11 +325,7 @@ def sentence_context(
 
 
 def relation_representation(
-    H_r: Float[Tensor, "B P h"],
-    F_r: Float[Tensor, "B P D"],
-    T_r: Float[Tensor, "B P D"],
-    ffnn_F: nn.Module,
-    ffnn_T: nn.Module,
+    H_r: Float[Tensor, "B P h"], F_r: Float[Tensor, "B P D"], T_r: Float[Tensor, "B P D"], ffnn_F: nn.Module, ffnn_T: nn.Module
 ) -> Float[Tensor, "B P q"]:
     """Eq. (9).  R_r = [H_r ; FFNN_F(F_r) ; FFNN_T(T_r)]
 
@@ -462,44 +457,29 @@ class SpanRel(nn.Module):
             self.ffnn_T = ffnn(D, h, config.context_layers)
         self.ffnn_r = ffnn(3 * h if "relation-sentence" in off else 4 * h, C)
 
-    def embed(
-        self, input_ids: Int[Tensor, "B N"], attention_mask: Int[Tensor, "B N"], is_token: Bool[Tensor, "B N"]
-    ) -> Float[Tensor, "B N D"]:
+    def embed(self, input_ids, attention_mask, is_token) -> Tensor:
         """B_S = [X_0 … X_n]: the encoder's embeddings, zero where no token of B_S is."""
         X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return X.masked_fill(~is_token[..., None], 0.0)
 
-    def represent_spans(
-        self,
-        X: Float[Tensor, "B N D"],
-        is_token: Bool[Tensor, "B N"],
-        spans: Int[Tensor, "B S 2"],
-        widths: Int[Tensor, "B S"],
-    ) -> Float[Tensor, "B S r"]:
+    def represent_spans(self, X, is_token, spans, widths) -> Tensor:
         """Eq. (1)–(4), with the ablations of Table 3."""
         off, inside, W = self.config.ablate, mask_inside(spans, X.shape[1]), self.width(widths - 1)  # [L1]
         if not {"span-specific", "span-sentence"} <= set(off):
             F_s = span_specific(token_weights(token_scores(X, self.mlp), inside), X)
         if "span-sentence" in off:
-            T_s = X[:, :1].expand(-1, spans.shape[1], -1)  # [CLS] instead
+            T_s = X[:, :1].expand(-1, spans.shape[1], -1)  # [CLS] instead [L30]
         else:
             T_s = span_context(F_s, X, is_token, self.attention_s)  # F_s is the query in either case [L20]
         if "span-specific" in off:
             return torch.cat([T_s, masked_max(X, inside), W], -1)  # max pooling instead of [F_s; H_s]
         return span_representation(T_s, F_s, span_ends(X, spans), W)
 
-    def score_spans(self, R_s: Float[Tensor, "B S r"]) -> Float[Tensor, "B S E"]:
+    def score_spans(self, R_s) -> Tensor:
         """Eq. (5)."""
         return classify_spans(R_s, self.ffnn_s)
 
-    def score_pairs(
-        self,
-        X: Float[Tensor, "B N D"],
-        is_token: Bool[Tensor, "B N"],
-        spans: Int[Tensor, "B S 2"],
-        R_s: Float[Tensor, "B S r"],
-        pairs: Int[Tensor, "B P 2"],
-    ) -> Float[Tensor, "B P c"]:
+    def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
         """Eq. (6)–(10), with the ablations of Table 4."""
         off, between = self.config.ablate, mask_between(spans, pairs, X.shape[1])
         H_r = relation_tuple(R_s, pairs, self.ffnn_pair)
@@ -536,7 +516,7 @@ class SpanRel(nn.Module):
         y_s = self.score_spans(R_s)
         E, is_entity = filter_spans(y_s, is_span)
         pairs, is_pair = all_pairs(is_entity)
-        R_E, spans_E = take(R_s, E), spans.gather(1, E[..., None].expand(-1, -1, 2))
+        R_E, spans_E = take(R_s, E), take(spans, E)
         y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans_E, R_E, p), rows, pairs)
         return self.collect(y_s, E, is_entity, y_r, pairs, is_pair)
 
@@ -572,27 +552,14 @@ class SpERT(SpanRel):
         for module in (self.linear_s, self.linear_r):
             nn.init.zeros_(module.bias)
 
-    def represent_spans(
-        self,
-        X: Float[Tensor, "B N D"],
-        is_token: Bool[Tensor, "B N"],
-        spans: Int[Tensor, "B S 2"],
-        widths: Int[Tensor, "B S"],
-    ) -> Float[Tensor, "B S r"]:
+    def represent_spans(self, X, is_token, spans, widths) -> Tensor:
         pooled = masked_max(X, mask_inside(spans, X.shape[1]))
         return torch.cat([X[:, :1].expand(pooled.shape), pooled, self.width(widths - 1)], -1)
 
-    def score_spans(self, R_s: Float[Tensor, "B S r"]) -> Float[Tensor, "B S E"]:
+    def score_spans(self, R_s) -> Tensor:
         return self.linear_s(self.dropout(R_s))
 
-    def score_pairs(
-        self,
-        X: Float[Tensor, "B N D"],
-        is_token: Bool[Tensor, "B N"],
-        spans: Int[Tensor, "B S 2"],
-        R_s: Float[Tensor, "B S r"],
-        pairs: Int[Tensor, "B P 2"],
-    ) -> Float[Tensor, "B P c"]:
+    def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
         F_r = masked_max(X, mask_between(spans, pairs, X.shape[1]))
         head, tail = take(R_s[..., self.D :], pairs[..., 0]), take(R_s[..., self.D :], pairs[..., 1])  # without [CLS]
         return self.linear_r(self.dropout(torch.cat([F_r, head, tail], -1)))
@@ -600,30 +567,16 @@ class SpERT(SpanRel):
 
 # -- Shape checks, and the index of the equations -------------------------------------------------------------------------
 
-if os.environ.get("SPANREL_SHAPES", "on") != "off":  # SPANREL_SHAPES=off for long runs
+if os.environ.get("SPANREL_SHAPES", "on") != "off":  # off: for long runs
     from beartype import beartype
 
-    def _check(owner: dict, setter):
-        for name, thing in list(owner.items()):
-            if isinstance(thing, FunctionType) and thing.__module__ == __name__ and not name.startswith("_"):
-                setter(name, jaxtyped(thing, typechecker=beartype))
+    for _owner in (sys.modules[__name__], Attention, *ATTENTION.values()):
+        for _name, _thing in list(vars(_owner).items()):
+            if isinstance(_thing, FunctionType) and _thing.__module__ == __name__:
+                setattr(_owner, _name, jaxtyped(_thing, typechecker=beartype))
 
-    for _class in (Attention, *ATTENTION.values(), SpanRel, SpERT):
-        _check(vars(_class), lambda name, checked: setattr(_class, name, checked))
-    _check(globals(), globals().__setitem__)
-
-EQUATIONS = {
-    "1": span_ends,
-    "2a": token_scores,
-    "2b": token_weights,
-    "2c": span_specific,
-    "3": span_context,
-    "4": span_representation,
-    "5": classify_spans,
-    "6": relation_tuple,
-    "7": local_context,
-    "8": sentence_context,
-    "9": relation_representation,
-    "10": classify_relations,
-    "11": joint_loss,
-}
+EQUATIONS = {  # in the paper's order
+    "1": span_ends, "2a": token_scores, "2b": token_weights, "2c": span_specific, "3": span_context,
+    "4": span_representation, "5": classify_spans, "6": relation_tuple, "7": local_context, "8": sentence_context,
+    "9": relation_representation, "10": classify_relations, "11": joint_loss,
+}  # fmt: skip

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 import data
@@ -68,13 +68,15 @@ BASELINE = {**SPERT, "batch_size": 2, "negative_count": 100}
 
 def settings_of(**given) -> Settings:
     """Settings from flags by name, those of `Config` among them; the dataset's and the model's defaults fill the rest."""
-    chosen = {**DATASET.get(given.get("dataset", "toy"), {}), **(BASELINE if given.get("model") == "spert" else {}), **given}
-    shapes = {f.name for f in dataclasses.fields(Config)}
-    unknown = set(chosen) - shapes - {f.name for f in dataclasses.fields(Settings)}
-    if unknown:
-        raise DataError(f"{sorted(unknown)[0]}: no such setting")
-    config = Config(**{name: value for name, value in chosen.items() if name in shapes})
-    return Settings(**{name: value for name, value in chosen.items() if name not in shapes}, config=config)
+    baseline = given.get("model") == "spert"
+    if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
+        raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
+    chosen = {**DATASET.get(given.get("dataset", "toy"), {}), **(BASELINE if baseline else {}), **given}
+    for name in ("epochs", "batch_size", "heads", "hidden", "layers", "context_layers", "width_dim", "max_width"):
+        if chosen.get(name, 1) < 1:
+            raise DataError(f"--{name.replace('_', '-')} {chosen[name]}: must be 1 or more")
+    shapes = {f.name: chosen.pop(f.name) for f in dataclasses.fields(Config) if f.name in chosen}
+    return Settings(**chosen, config=Config(**shapes))
 
 
 # -- A run: a model with all that it needs to read text -------------------------------------------------------------------
@@ -93,7 +95,8 @@ class Run:
     @property
     def longest(self) -> int:
         """The most wordpieces the encoder takes."""
-        return min(self.model.encoder.config.max_position_embeddings, self.tokenizer.model_max_length)
+        limit = self.tokenizer.model_max_length
+        return min(getattr(self.model.encoder.config, "max_position_embeddings", limit), limit)
 
     @property
     def device(self) -> torch.device:
@@ -134,7 +137,7 @@ class Run:
 
     def batch(self, examples: list[data.Example]) -> data.Batch:
         """The examples as tensors, on the model's device."""
-        return data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id).to(self.device)
+        return data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id or 0).to(self.device)
 
     def save(self, folder: Path):
         """Writes config.json, model.safetensors and the tokenizer: all that `load` needs."""
@@ -145,16 +148,14 @@ class Run:
             "relation_types": self.relation_types,
             "encoder": self.model.encoder.config.to_dict(),
         }
-        write(folder / "config.json", json.dumps(described, indent=1))
-        part = folder / "model.safetensors.part"
-        save_file({name: weight.contiguous() for name, weight in self.model.state_dict().items()}, part)
-        os.replace(part, folder / "model.safetensors")
+        write(folder / "config.json", json.dumps(described, indent=1).encode())
+        write(folder / "model.safetensors", save({name: weight.contiguous() for name, weight in self.model.state_dict().items()}))
 
 
-def write(path: Path, text: str):
+def write(path: Path, content: bytes):
     """Writes a file under a temporary name and renames it, so that it is there whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     os.replace(part, path)
 
 
@@ -163,12 +164,18 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
     from transformers import AutoTokenizer
 
     torch.manual_seed(settings.seed)
-    if settings.encoder in ("tiny", "base"):
-        source, tokenizer = settings.encoder, data.learn_tokenizer(corpus.train)
-    else:
-        source = locate_encoder(settings.encoder)
-        tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
-    return assemble(settings, build_encoder(source, len(tokenizer)), tokenizer, corpus.entity_types, corpus.relation_types)
+    try:
+        if settings.encoder in ("tiny", "base"):
+            source, tokenizer = settings.encoder, data.learn_tokenizer(corpus.train)
+        else:
+            source = locate_encoder(settings.encoder)
+            tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
+        encoder = build_encoder(source, len(tokenizer))
+    except (OSError, ValueError, KeyError) as error:  # a folder that holds something else, say
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"--encoder {settings.encoder}: {str(error).splitlines()[0]}") from None
+    return assemble(settings, encoder, tokenizer, corpus.entity_types, corpus.relation_types)
 
 
 def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], relation_types: list[str]) -> Run:
@@ -176,17 +183,20 @@ def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], re
     make = SpERT if settings.config.model == "spert" else SpanRel
     try:
         model = make(settings.config, encoder, len(entity_types) + 1, len(relation_types) + 1)
-        model.to(device_of(settings.device))
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise DataError(str(error).splitlines()[0]) from None
-    return Run(settings, model, tokenizer, entity_types, relation_types)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    return Run(settings, model.to(device_of(settings.device)), tokenizer, entity_types, relation_types)
 
 
 def device_of(name: str) -> str:
     """The device of that name; the best there is for `auto`."""
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
 
 
 def locate_encoder(name: str) -> str:
@@ -292,6 +302,8 @@ def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]
 def train(settings: Settings) -> dict:
     """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
     begun = time.time()
+    if settings.encoder == "tiny":
+        torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
     run = new_run(settings, corpus)
     splits = {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
@@ -304,8 +316,8 @@ def train(settings: Settings) -> dict:
     result, predicted = measure(run, splits["test"])
     peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "seconds": time.time() - begun, "peak_memory": peak}
-    write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]))
-    write(folder / "metrics.json", json.dumps(result, indent=1))
+    write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
+    write(folder / "metrics.json", json.dumps(result, indent=1).encode())
     colour = sys.stdout.isatty()
     print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(splits["test"], predicted))[:4]))
     print(final_table(settings, result))
@@ -428,7 +440,8 @@ def final_table(settings: Settings, result: dict) -> str:
         half = len(printed) // 2
         names = ("p", "r", "f1") if half == 3 else ("f1",)
         rows.append((f"the paper, {method}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
-    cells = lambda part: "".join(f"{part[k]:8.2f}" if part and k in part else " " * 8 for k in ("p", "r", "f1"))  # noqa: E731
+    there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)  # noqa: E731
+    cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))  # noqa: E731
     head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
     return "\n".join([head, *(f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows)])
 
@@ -436,24 +449,25 @@ def final_table(settings: Settings, result: dict) -> str:
 def show(sentence: Sentence, gold: Sentence | None = None, colour: bool = False) -> str:
     """A sentence's entities and relations, one a line, with characters and scores; against `gold`, where it is known:
     = right, + wrong, - missed."""
-    paint = {"=": 32, "+": 31, "-": 33, " ": 0}
     lines = [f"\n{sentence.text}"]
-    for items, of_gold in ((sentence.entities, gold and gold.entities), (sentence.relations, gold and gold.relations)):
-        marked = [(" " if gold is None else "=" if item in of_gold else "+", item) for item in items]
-        marked += [("-", item) for item in of_gold or [] if item not in items]
-        for mark, item in marked:
-            line = f"  {mark} {item.type:16}{described(sentence, item)}"
-            lines.append(f"\033[{paint[mark]}m{line}\033[0m" if colour else line)
+    for items, right in (sentence.entities, gold and gold.entities), (sentence.relations, gold and gold.relations):
+        marked = [(" " if right is None else "=" if item in right else "+", item) for item in items]
+        for mark, item in marked + [("-", item) for item in right or [] if item not in items]:
+            score = "" if item.score is None else f"{item.score:.2f}"
+            line = f"  {mark} {item.type:16} {score:5} {in_text(sentence, item)}"
+            lines.append(f"\033[{PAINT[mark]}m{line}\033[0m" if colour else line)
     return "\n".join(lines)
 
 
-def described(sentence: Sentence, item: Entity | Relation) -> str:
-    """An entity's text, characters and score, or a relation's arguments and score."""
-    score = "" if item.score is None else f"  {item.score:.2f}"
+PAINT = {"=": 32, "+": 31, "-": 33, " ": 0}
+
+
+def in_text(sentence: Sentence, item: Entity | Relation) -> str:
+    """An entity's text and characters; a relation's head and tail."""
     if isinstance(item, Relation):
-        return f"{described(sentence, item.head)} -> {described(sentence, item.tail)}{score}".replace(score, "", 0)
+        return f"{in_text(sentence, item.head)} -> {in_text(sentence, item.tail)}"
     a, b = sentence.chars(item)
-    return f'"{sentence.text[a:b]}" [{a}, {b}){score}'
+    return f'"{sentence.text[a:b]}" [{a}, {b})'
 
 
 # -- Command line ---------------------------------------------------------------------------------------------------------
@@ -461,7 +475,9 @@ def described(sentence: Sentence, item: Entity | Relation) -> str:
 
 def parser_of() -> argparse.ArgumentParser:
     """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    usage = "python train.py [--flag value ...]; --help lists the flags"
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False)
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run")
     saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
@@ -471,9 +487,14 @@ def parser_of() -> argparse.ArgumentParser:
         for f in dataclasses.fields(kind):
             if "help" not in f.metadata:
                 continue
-            how = {"choices": f.metadata["choices"], "default": argparse.SUPPRESS, "help": f"{f.metadata['help']}; {f.default!r}"}
-            how |= {"nargs": "+"} if isinstance(f.default, tuple) else {}
-            how |= {"action": argparse.BooleanOptionalAction} if isinstance(f.default, bool) else {"type": type(f.default)}
+            default = " ".join(f.default) if isinstance(f.default, tuple) else f.default
+            how = {"choices": f.metadata["choices"], "default": argparse.SUPPRESS, "help": f"{f.metadata['help']} (default: {default})"}
+            if isinstance(f.default, bool):
+                how = {"action": "store_true", "default": argparse.SUPPRESS, "help": f.metadata["help"]}
+            elif isinstance(f.default, tuple):
+                how["nargs"] = "+"
+            else:
+                how["type"] = type(f.default)
             group.add_argument("--" + f.name.replace("_", "-"), **how)
     return parser
 
@@ -496,6 +517,9 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 
