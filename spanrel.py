@@ -463,7 +463,7 @@ class SpanRel(nn.Module):
         return X.masked_fill(~is_token[..., None], 0.0)
 
     def represent_spans(self, X, is_token, spans, widths) -> Tensor:
-        """Eq. (1)–(4), with the ablations of Table 3."""
+        """R_s: eq. (1)–(4), with the ablations of Table 3."""
         off, inside, W = self.config.ablate, mask_inside(spans, X.shape[1]), self.width(widths - 1)  # [L1]
         if not {"span-specific", "span-sentence"} <= set(off):
             F_s = span_specific(token_weights(token_scores(X, self.mlp), inside), X)
@@ -476,11 +476,11 @@ class SpanRel(nn.Module):
         return span_representation(T_s, F_s, span_ends(X, spans), W)
 
     def score_spans(self, R_s) -> Tensor:
-        """Eq. (5)."""
+        """The scores y_s, before the Softmax: eq. (5)."""
         return classify_spans(R_s, self.ffnn_s)
 
     def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
-        """Eq. (6)–(10), with the ablations of Table 4."""
+        """y_r: eq. (6)–(10), with the ablations of Table 4."""
         off, between = self.config.ablate, mask_between(spans, pairs, X.shape[1])
         H_r = relation_tuple(R_s, pairs, self.ffnn_pair)
         F_r = masked_max(X, between) if "local" in off else local_context(H_r, X, between, self.attention_c)
@@ -498,7 +498,7 @@ class SpanRel(nn.Module):
         return self.score_spans(R_s), self.score_pairs(X, is_token, spans[:, :arguments], R_s[:, :arguments], pairs)
 
     def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair):
-        """Eq. (11) and its two parts: L, L^s, L^r."""
+        """L of eq. (11) and its parts L^s and L^r."""
         L_s = span_loss(y_s, t_s, is_span)
         L_r = relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
         return joint_loss(L_s, L_r, self.config.span_weight, self.config.relation_weight), L_s, L_r

@@ -357,7 +357,7 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
             line |= {"entity_f1": average(settings, result["entity"]), "relation_f1": average(settings, result["relation"]["strict"])}
         with open(folder / "history.jsonl", "a", encoding="utf-8") as history:
             history.write(json.dumps({**line, "seconds": time.time() - begun}) + "\n")
-        print("  ".join(f"{name} {value:.4g}" for name, value in line.items()))
+        print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
         if score > best:
             best, chosen = score, sampling.epoch
