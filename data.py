@@ -15,6 +15,7 @@ import socket
 import sys
 import zipfile
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -228,6 +229,16 @@ def text_of(path: Path) -> str:
         raise DataError(f"{path}: {error.strerror}") from None
 
 
+@contextmanager
+def reading(where: str, form: str):
+    """Whatever is wrong with a record is one line: where it stands, what is wrong, and the form it must have."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        what = error if isinstance(error, DataError) else f"{type(error).__name__} {error}"
+        raise DataError(f"{where}: {what}; a record is {form}") from None
+
+
 def read_ade(data_dir: Path, fold: int) -> Corpus:
     """ADE, one of ten folds: test is that fold, dev the next one, train the other eight [L17].
 
@@ -241,42 +252,41 @@ def read_ade(data_dir: Path, fold: int) -> Corpus:
         random.Random(2012).shuffle(train)
         return Corpus("ade", train[len(train) // 9 :], train[: len(train) // 9], test)
     path = fetch(data_dir, "ade/ADE-Corpus-V2.zip")
-    text = zipfile.ZipFile(path).read("ADE-Corpus-V2/DRUG-AE.rel").decode("utf-8")
-    sentences = parse_ade(text.splitlines(), f"{path}, DRUG-AE.rel")
+    sentences = parse_ade(zipfile.ZipFile(path).read("ADE-Corpus-V2/DRUG-AE.rel").decode("utf-8"), path)
     random.Random(2012).shuffle(sentences)
     folds, dev = [sentences[k::10] for k in range(10)], (fold + 1) % 10
     return Corpus("ade", [s for k in range(10) if k not in (fold, dev) for s in folds[k]], folds[dev], folds[fold])
 
 
-def parse_ade(lines: list[str], where: str) -> list[Sentence]:
-    """The sentences of DRUG-AE.rel: one row a relation, id|sentence|effect|begin|end|drug|begin|end."""
-    groups: dict[tuple[str, str], list] = {}
-    for number, line in enumerate(lines, 1):
-        parts = line.split("|")
-        if len(parts) != 8 or not all(parts[k].isdecimal() for k in (3, 4, 6, 7)):
-            raise DataError(f"{where}, row {number}: not id|sentence|effect|begin|end|drug|begin|end")
-        pair = [(name.strip(), int(begin) + len(name) - len(name.lstrip())) for name, begin in (parts[2:4], parts[5:7])]
-        groups.setdefault((parts[0], parts[1]), []).append(pair)  # three mentions have a blank before or behind them
-        if ade_origin(parts[1], groups[parts[0], parts[1]]) is None:
-            raise DataError(f"{where}, row {number}: there is no one offset at which its mentions stand in the sentence")
-    return [ade_sentence(id, text, pairs) for (id, text), pairs in groups.items()]
-
-
-def ade_origin(text: str, pairs: list) -> int | None:
-    """Where the sentence begins in its document: the one offset with which every mention fits its text."""
-    fits = [{begin - at.start() for at in re.finditer(f"(?={re.escape(name)})", text)} for pair in pairs for name, begin in pair]
-    return min(set.intersection(*fits), default=None)
+def parse_ade(text: str, where) -> list[Sentence]:
+    """The sentences of DRUG-AE.rel, whose rows are a relation each."""
+    form, groups = "id|sentence|effect|begin|end|drug|begin|end, with offsets in the document", {}
+    for number, line in enumerate(text.splitlines(), 1):
+        with reading(f"{where}, row {number}", form):
+            id, sentence, effect, effect_at, _, drug, drug_at, _ = line.split("|")
+            groups.setdefault((id, sentence), []).append((number, (effect, int(effect_at)), (drug, int(drug_at))))
+    sentences = []
+    for (id, sentence), rows in groups.items():
+        with reading(f"{where}, row {rows[-1][0]}", form):
+            sentences.append(ade_sentence(id, sentence, [pair for _, *pair in rows]))
+    return sentences
 
 
 def ade_sentence(id: str, text: str, pairs: list) -> Sentence:
-    """One sentence of ADE, from the (effect, drug) of its relations."""
-    sentence, origin = Sentence.from_text(text), ade_origin(text, pairs)
+    """One sentence of ADE, from the (effect, drug) of its relations, each its text and its offset in the document."""
+    # The sentence's own offset is the one with which every mention stands where the sentence has its text.
+    fits = [{at - m.start() for m in re.finditer(f"(?={re.escape(name)})", text)} for pair in pairs for name, at in pair]
+    (origin,) = set.intersection(*fits)
+    sentence = Sentence.from_text(text, f"{id}:{origin}")
     first = {a: index for index, (a, _) in enumerate(sentence.offsets)}
     last = {b: index + 1 for index, (_, b) in enumerate(sentence.offsets)}
     for pair in pairs:
-        both = [(kind, begin - origin, name) for kind, (name, begin) in zip(("Adverse-Effect", "Drug"), pair)]
-        sentence.relations.append(Relation("Adverse-Effect", *(Entity(kind, first[a], last[a + len(name)]) for kind, a, name in both)))
-    sentence.id, sentence.relations = f"{id}:{origin}", list(dict.fromkeys(sentence.relations))
+        both = []
+        for kind, (name, at) in zip(("Adverse-Effect", "Drug"), pair):
+            a = at - origin + len(name) - len(name.lstrip())  # three mentions have a blank before or behind them
+            both.append(Entity(kind, first[a], last[a + len(name.strip())]))
+        sentence.relations.append(Relation("Adverse-Effect", *both))
+    sentence.relations = list(dict.fromkeys(sentence.relations))
     sentence.entities = list(dict.fromkeys(entity for r in sentence.relations for entity in (r.head, r.tail)))
     return sentence
 
@@ -288,35 +298,36 @@ def read_conll04(data_dir: Path) -> Corpus:
 
 
 def parse_conll04(text: str, where) -> list[Sentence]:
-    """Documents `#doc id`, a word a line: index, word, BIO tag, relation types, and for each of these its tail's last word."""
+    """The documents, each behind a line `#doc id`, a word a line."""
     documents: list[tuple[str, list]] = []
     for number, line in enumerate(text.splitlines(), 1):
-        parts = line.split("\t")
-        if line.startswith("#doc"):
-            documents.append((line.removeprefix("#doc").strip(), []))
-        elif len(parts) == 5 and documents and re.fullmatch(r"O|[BI]-\S+", parts[2]):
-            related = zip(re.findall(r"'([^']+)'", parts[3]), map(int, re.findall(r"\d+", parts[4])))
-            documents[-1][1].append((parts[1], parts[2], [pair for pair in related if pair[0] != "N"], f"{where}, line {number}"))
-        else:
-            raise DataError(f"{where}, line {number}: not index, word, BIO tag, relations and heads, with tabs between")
-    return [conll04_sentence(id, rows) for id, rows in documents]
+        with reading(f"{where}, line {number}", "index, word, BIO tag, relation types and their tails, with tabs between"):
+            if line.startswith("#doc"):
+                documents.append((line.removeprefix("#doc").strip(), []))
+                continue
+            _, word, tag, names, tails = line.split("\t")
+            if not re.fullmatch(r"O|[BI]-\S+", tag):
+                raise DataError(f"{tag!r} is no BIO tag")
+            related = zip(re.findall(r"'([^']+)'", names), map(int, re.findall(r"\d+", tails)))
+            documents[-1][1].append((number, word, tag, [(name, tail) for name, tail in related if name != "N"]))
+    return [conll04_sentence(id, rows, where) for id, rows in documents]
 
 
-def conll04_sentence(id: str, rows: list) -> Sentence:
+def conll04_sentence(id: str, rows: list, where) -> Sentence:
     """One document, as one sentence. A relation stands at its head's last word and names its tail's last word."""
     entities: list[Entity] = []
-    for index, (_, tag, _, _) in enumerate(rows):
+    for index, (_, _, tag, _) in enumerate(rows):
         if tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (index, tag[2:]):
             entities[-1] = Entity(tag[2:], entities[-1].start, index + 1)
         elif tag != "O":
             entities.append(Entity(tag[2:], index, index + 1))  # an I- behind O opens an entity, too [L24]
     by_last, relations = {entity.end - 1: entity for entity in entities}, []
-    for index, (_, _, related, where) in enumerate(rows):
+    for index, (number, _, _, related) in enumerate(rows):
         for name, tail in related:
             if index == tail or not {index, tail} <= set(by_last):
-                raise DataError(f"{where}: {name} must join the last words of two entities, not words {index} and {tail}")
+                raise DataError(f"{where}, line {number}: {name} must join the last words of two entities, not {index} and {tail}")
             relations.append(Relation(name, by_last[index], by_last[tail]))
-    return Sentence(id, [row[0] for row in rows], entities, relations)
+    return Sentence(id, [word for _, word, _, _ in rows], entities, relations)
 
 
 def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
@@ -329,11 +340,11 @@ def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
 
 
 def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
-    """One document a line: `doc_key`, `sentences`, `ner` as [start, end, type] or [start, end, type, head start, head end],
-    `relations` as [start, end, start, end, type]. Offsets count the words of the document, the last word included."""
+    """One document a line. Offsets count the words of the document, the last word included."""
+    form = "doc_key, sentences, ner [start, end, type] or [start, end, type, head start, head end], relations [start, end, start, end, type]"
     sentences = []
     for number, line in enumerate(text.splitlines(), 1):
-        try:
+        with reading(f"{where}, line {number}", form):
             document, shift = json.loads(line), 0
             for index, words in enumerate(document["sentences"]):
                 found = {}
@@ -345,9 +356,6 @@ def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
                 entities = list(dict.fromkeys(found.values()))  # two mentions may share their head
                 sentences.append(Sentence(f"{document['doc_key']}:{index}", words, entities, relations))
                 shift += len(words)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise DataError(f"{where}, line {number}: {type(error).__name__} {error}: not DyGIE++'s form (doc_key, sentences, ner, "
-                            "relations; offsets over the document, the last word included)") from None  # fmt: skip
     return sentences
 
 
@@ -362,22 +370,20 @@ def read_folder(folder: Path) -> Corpus:
 
 
 def read_json(path: Path) -> list[Sentence]:
-    """SpERT's JSON: a list of {"tokens", "entities": [{"type", "start", "end"}], "relations": [{"type", "head", "tail"}]};
-    `start` and `end` count words, `end` excluded; `head` and `tail` count the entities. Names every record that is wrong."""
-    try:
+    """SpERT's JSON, a list of records: `start` and `end` count words, `end` excluded; `head` and `tail` count the entities.
+    Names every record that is wrong."""
+    form = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], "relations": [{"type", "head", "tail"}, ...]}'
+    with reading(path, f"a list of {form}"):
         records = json.loads(text_of(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
-    if not isinstance(records, list):
-        raise DataError(f"{path}: must be a list of sentences")
+        if not isinstance(records, list):
+            raise DataError("it is no list")
     sentences, wrong = [], []
     for index, record in enumerate(records):
         try:
-            sentences.append(sentence_of(record, f"{path.stem}-{index}"))
-        except (DataError, TypeError, AttributeError) as error:
-            wrong.append(f"{path}, record {index}: {error}")
-        except KeyError as error:
-            wrong.append(f"{path}, record {index}: {error} is missing")
+            with reading(f"{path}, record {index}", form):
+                sentences.append(sentence_of(record, f"{path.stem}-{index}"))
+        except DataError as error:
+            wrong.append(str(error))
     if wrong:
         raise DataError("\n".join(wrong))
     return sentences
@@ -387,25 +393,25 @@ def sentence_of(record: dict, id: str) -> Sentence:
     """A sentence from one record of SpERT's JSON, checked."""
     words = record["tokens"]
     if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
-        raise DataError("tokens must be a list of words, one at least, none of them empty")
+        raise DataError("tokens must be words, one at least, none of them empty")
     entities = [check_entity(Entity(e["type"], e["start"], e["end"]), words) for e in record["entities"]]
     relations = []
     for relation in record["relations"]:
-        kind, head, tail = relation["type"], relation["head"], relation["tail"]
-        if not all(type(k) is int and 0 <= k < len(entities) for k in (head, tail)) or entities[head] == entities[tail]:
-            raise DataError(f"a relation's head is {head} and its tail {tail}; they must be two of its {len(entities)} entities, from 0")
+        kind, ends = relation["type"], (relation["head"], relation["tail"])
+        if not all(type(k) is int and 0 <= k < len(entities) for k in ends) or entities[ends[0]] == entities[ends[1]]:
+            raise DataError(f"a relation joins {ends[0]} and {ends[1]}, which must be two of its {len(entities)} entities, from 0")
         if not isinstance(kind, str) or not kind:
-            raise DataError(f"a relation's type is {kind!r}; it must be a name")
-        relations.append(Relation(kind, entities[head], entities[tail]))
+            raise DataError(f"a relation's type is {kind!r}, which must be a name")
+        relations.append(Relation(kind, *(entities[k] for k in ends)))
     return Sentence(str(record.get("orig_id", id)), words, list(dict.fromkeys(entities)), list(dict.fromkeys(relations)))
 
 
 def check_entity(entity: Entity, words: list[str]) -> Entity:
     """The entity, if its type is a name and its span lies in the sentence."""
     if not isinstance(entity.type, str) or not entity.type:
-        raise DataError(f"an entity's type is {entity.type!r}; it must be a name")
+        raise DataError(f"an entity's type is {entity.type!r}, which must be a name")
     if not (type(entity.start) is type(entity.end) is int and 0 <= entity.start < entity.end <= len(words)):
-        raise DataError(f"an entity is words {entity.start} to {entity.end}; the sentence has {len(words)}, from 0, the end excluded")
+        raise DataError(f"an entity is words {entity.start} to {entity.end} (excluded) of a sentence that has {len(words)}, from 0")
     return entity
 
 

@@ -504,7 +504,7 @@ ROWS = """1|A rash by aspirin and quinine.|rash|102|106|aspirin|110|117
 
 
 def test_ade_reader_finds_the_offset_of_each_sentence():
-    one, two = data.parse_ade(ROWS.splitlines(), "f")
+    one, two = data.parse_ade(ROWS, "f")
     assert one.words == ["A", "rash", "by", "aspirin", "and", "quinine", "."] and one.id == "1:100"
     assert one.entities == [Entity("Adverse-Effect", 1, 2), Entity("Drug", 3, 4), Entity("Drug", 5, 6)]
     assert [(r.head, r.tail) for r in one.relations] == [(one.entities[0], one.entities[1]), (one.entities[0], one.entities[2])]
@@ -514,7 +514,7 @@ def test_ade_reader_finds_the_offset_of_each_sentence():
 @pytest.mark.parametrize("row", ["1|text|rash|0|4", "1|A rash.|rash|x|6|A|0|1", "1|A rash.|itch|2|6|A|0|1", "1|A rash.|rash|2|6|A|1|2"])
 def test_ade_reader_names_the_row_that_is_wrong(row):
     with pytest.raises(DataError, match="f, row 4: "):
-        data.parse_ade([*ROWS.splitlines(), row], "f")
+        data.parse_ade(f"{ROWS}\n{row}", "f")
 
 
 DOCUMENT = """#doc 7
@@ -572,12 +572,12 @@ def test_what_is_written_in_sperts_json_is_read_back(tmp_path_factory, written):
 RECORD = {"tokens": ["a", "b"], "entities": [{"type": "A", "start": 0, "end": 1}, {"type": "A", "start": 1, "end": 2}],
           "relations": [{"type": "R", "head": 0, "tail": 1}]}  # fmt: skip
 WRONG = [
-    ({"tokens": []}, "at least"), ({"tokens": "ab"}, "list of words"), ({"tokens": ["a", ""]}, "empty"), ({"tokens": None}, "list of words"),
-    ({"entities": [{"type": "A", "start": 0, "end": 3}]}, "has 2"), ({"entities": [{"type": "A", "start": 1, "end": 1}]}, "has 2"),
-    ({"entities": [{"type": "A", "start": -1, "end": 1}]}, "has 2"), ({"entities": [{"type": "A", "start": 0.0, "end": 1}]}, "has 2"),
-    ({"entities": [{"type": "", "start": 0, "end": 1}]}, "must be a name"), ({"entities": [{"start": 0, "end": 1}]}, "'type' is missing"),
-    ({"entities": {}}, "0 entities"), ({"entities": [3]}, ""), ({"relations": [{"type": "R", "head": 0, "tail": 2}]}, "two of its 2"),
-    ({"relations": [{"type": "R", "head": 1, "tail": 1}]}, "two of its 2"), ({"relations": [{"type": "R", "head": True, "tail": 1}]}, "two of"),
+    ({"tokens": []}, "one at least"), ({"tokens": "ab"}, "must be words"), ({"tokens": ["a", ""]}, "none of them empty"), ({"tokens": None}, "must be words"),
+    ({"entities": [{"type": "A", "start": 0, "end": 3}]}, "that has 2"), ({"entities": [{"type": "A", "start": 1, "end": 1}]}, "that has 2"),
+    ({"entities": [{"type": "A", "start": -1, "end": 1}]}, "that has 2"), ({"entities": [{"type": "A", "start": 0.0, "end": 1}]}, "that has 2"),
+    ({"entities": [{"type": "", "start": 0, "end": 1}]}, "must be a name"), ({"entities": [{"start": 0, "end": 1}]}, "KeyError 'type'; a record is"),
+    ({"entities": {}}, "0 entities"), ({"entities": [3]}, ""), ({"relations": [{"type": "R", "head": 0, "tail": 2}]}, "two of its 2 entities"),
+    ({"relations": [{"type": "R", "head": 1, "tail": 1}]}, "two of its 2 entities"), ({"relations": [{"type": "R", "head": True, "tail": 1}]}, "two of its 2 entities"),
     ({"relations": [{"type": None, "head": 0, "tail": 1}]}, "must be a name"), ({"relations": None}, ""),
 ]  # fmt: skip
 
