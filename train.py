@@ -44,7 +44,7 @@ class Settings:
     epochs: int = setting(20, "passes over the training sentences (SpERT)")
     batch_size: int = setting(8, "sentences in a training step (§4.2)")
     lr: float = setting(5e-5, "peak learning rate of the encoder (SpERT)")
-    head_lr: float = setting(5e-5, "peak learning rate of what stands above the encoder [L14]")
+    head_lr: float = setting(5e-4, "peak learning rate of what stands above the encoder [L14]")
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises (SpERT)")
     weight_decay: float = setting(0.01, "AdamW's, but for biases and layer norms (SpERT)")
     clip: float = setting(1.0, "largest norm of the gradient (SpERT)")
@@ -59,11 +59,11 @@ class Settings:
     config: Config = field(default_factory=Config)
 
 
-# What a dataset, or the baseline, changes of the defaults above. Flags given by hand come last.
+# What the baseline changes of the defaults above, then what a dataset does; flags given by hand come last.
 DATASET = {
     "toy": dict(encoder="tiny", epochs=30, lr=1e-3, head_lr=1e-3, hidden=64),
 }
-BASELINE = {**SPERT, "batch_size": 2, "negative_count": 100}
+BASELINE = {**SPERT, "batch_size": 2, "head_lr": 5e-5, "negative_count": 100}
 
 
 def settings_of(**given) -> Settings:
@@ -71,7 +71,7 @@ def settings_of(**given) -> Settings:
     baseline = given.get("model") == "spert"
     if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
         raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
-    chosen = {**DATASET.get(given.get("dataset", "toy"), {}), **(BASELINE if baseline else {}), **given}
+    chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
     for name in ("epochs", "batch_size", "heads", "hidden", "layers", "context_layers", "width_dim", "max_width"):
         if chosen.get(name, 1) < 1:
             raise DataError(f"--{name.replace('_', '-')} {chosen[name]}: must be 1 or more")
