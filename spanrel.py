@@ -122,8 +122,8 @@ class Attention(nn.Module):
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__()
-        self.value = nn.Linear(d_context, d_context) if config.project else nn.Identity()
-        self.output = nn.Linear(d_context, d_context) if config.project else nn.Identity()
+        self.value = nn.Linear(d_context, d_context, bias=False) if config.project else nn.Identity()
+        self.output = nn.Linear(d_context, d_context, bias=False) if config.project else nn.Identity()
 
     def weights(
         self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #Q N"]
@@ -387,9 +387,13 @@ def relation_loss(
     if reading == "softmax-ce":
         loss = -(t_r * y_r.log_softmax(-1)).sum(-1) / t_r.sum(-1).clamp(min=1)
     elif reading == "softmax-bce":
-        loss = nn.functional.binary_cross_entropy(y_r.softmax(-1), t_r, reduction="none").mean(-1)
+        log_p, itself = y_r.log_softmax(-1), torch.eye(y_r.shape[-1], dtype=torch.bool, device=y_r.device)
+        others = log_p[..., None, :].masked_fill(itself, torch.finfo(log_p.dtype).min)
+        log_not = others.logsumexp(-1)  # log(1 - p) from the other types, exact where p rounds to 1
+        loss = -(t_r * log_p + (1 - t_r) * log_not).mean(-1)
     else:
-        loss = nn.functional.binary_cross_entropy_with_logits(y_r, t_r[..., 1:], reduction="none").mean(-1)
+        loss = nn.functional.binary_cross_entropy_with_logits(y_r, t_r[..., 1:], reduction="none")
+        loss = loss.sum(-1) / max(1, loss.shape[-1])
     return mean_over(loss, is_pair)
 
 
