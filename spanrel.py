@@ -3,10 +3,10 @@
 *Span-based Joint Entity and Relation Extraction with Attention-based Span-specific and Contextual Semantic Representations.*
 
 Every equation is one function whose docstring opens with its number and the formula as the paper prints it; its shapes stand
-in the signature and are checked at run time. `# [L5]` marks a line that decides something the paper leaves open: see row L5 of
+in the signature and are checked at run time. `[L5]` marks a line that decides something the paper leaves open: see row L5 of
 the README's ledger. This file does not read text, sample, train or score: `data.py` and `train.py` do.
 
-Shapes are written with these letters:
+Shapes are written with these letters; a letter that is not here, as in "B M d", stands for any number:
 
     B  sentences in the batch           S  spans of a sentence            P  pairs of spans (relation tuples)
     N  wordpieces; X_0 is [CLS]         E  entity types + NoneEntity      C  relation types + NoneRelation
@@ -17,7 +17,7 @@ Masks are boolean and say what *is* there. Class 0 is NoneEntity, NoneRelation.
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import FunctionType
 
 import torch
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 # -- Config ---------------------------------------------------------------------------------------------------------------
 
-ABLATIONS = ("span-specific", "span-sentence", "local", "relation-sentence")  # Table 3, Table 3, Table 4, Table 4
+ABLATIONS = ("span-specific", "span-sentence", "local", "relation-sentence")  # two of Table 3, two of Table 4
+READINGS = ("softmax-bce", "softmax-ce", "sigmoid-bce")  # of the relation loss; see `relation_loss` [L6]
 
 
 def setting(default, help, choices=None):
@@ -45,15 +46,21 @@ class Config:
     project: bool = setting(False, "attention: project values and output, as Vaswani et al. do [L10]")
     hidden: int = setting(384, "width of hidden and reduced representations [L11]")
     layers: int = setting(2, "layers of an FFNN (§4.2)")
-    context_layers: int = setting(3, "layers of FFNN_F and FFNN_T of eq. (9) (§4.2)")
-    dropout: float = setting(0.2, "dropout behind each hidden layer (§4.2)")
+    context_layers: int = setting(3, "layers of FFNN_F and FFNN_T of eq. (9) (§4.2) [L12]")
+    dropout: float = setting(0.2, "dropout behind each hidden layer (§4.2) [L11]")
     width_dim: int = setting(50, "size of a span width embedding (§4.2)")
-    max_width: int = setting(10, "widest span, in words (§4.2)")
-    relation_loss: str = setting("softmax-bce", "reading of the relation loss [L6]", ("softmax-bce", "softmax-ce", "sigmoid-bce"))
+    max_width: int = setting(10, "widest span, in words (§4.2) [L18]")
+    relation_loss: str = setting("softmax-bce", "reading of the relation loss (§3.4) [L6]", READINGS)
     threshold: float = setting(0.4, "sigmoid-bce: a type holds above this posterior [L6]")
     span_weight: float = setting(0.4, "weight of the span loss in eq. (11)")
     relation_weight: float = setting(0.6, "weight of the relation loss in eq. (11)")
     chunk: int = setting(2**26, "most numbers one chunk of spans or pairs may hold, in prediction")
+
+    def __post_init__(self):
+        for f in fields(self):
+            for value in [getattr(self, f.name)] if f.name != "ablate" else self.ablate:
+                if f.metadata["choices"] and value not in f.metadata["choices"]:
+                    raise ValueError(f"{f.name} {value!r}: choose from {', '.join(f.metadata['choices'])}")
 
 
 # What SpERT's authors published, where it differs from the defaults above (Eberts and Ulges 2019).
@@ -63,13 +70,13 @@ SPERT = dict(model="spert", dropout=0.1, width_dim=25, relation_loss="sigmoid-bc
 
 
 class FFNN(nn.Sequential):
-    """Fully connected `layers`, the output layer counted [L11]: Linear → ReLU → Dropout → … → Linear."""
+    """Fully connected layers, the output layer counted [L11]: Linear → ReLU → Dropout → … → Linear."""
 
-    def __init__(self, d_in: int, hidden: int, d_out: int, layers: int, dropout: float):
-        widths = [d_in] + [hidden] * (layers - 1)
+    def __init__(self, d_in: int, d_out: int, layers: int, config: Config):
+        widths = [d_in] + [config.hidden] * (layers - 1)
         stack = []
         for before, after in zip(widths, widths[1:]):
-            stack += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+            stack += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(config.dropout)]
         super().__init__(*stack, nn.Linear(widths[-1], d_out))
 
 
@@ -79,63 +86,59 @@ def take(rows: Num[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Num[Tensor, "
 
 
 def masked_softmax(score: Float[Tensor, "*B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
-    """exp(score) / Σ exp(score) over what is there; exactly 0 elsewhere, and where nothing is there at all [L5]."""
-    lowest = torch.finfo(score.dtype).min  # not -inf, whose softmax over an empty row is NaN
+    """exp(score) / Σ exp(score) over what is there; exactly 0 elsewhere, and everywhere where nothing is there."""
+    lowest = torch.finfo(score.dtype).min  # not -inf, whose softmax over an empty context is NaN [L5]
     return score.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
 
 
 def masked_max(X: Float[Tensor, "B N D"], mask: Bool[Tensor, "B K N"]) -> Float[Tensor, "B K D"]:
-    """Max pooling over what is there; zeros where nothing is [L5]. SpERT's pooling, and that of two ablations."""
+    """Max pooling over what is there; zeros where nothing is. SpERT's pooling, and that of two ablations."""
     pooled = X[:, None].masked_fill(~mask[..., None], float("-inf")).amax(2)
-    return pooled.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    return pooled.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # [L5]
 
 
 def mask_inside(spans: Int[Tensor, "B S 2"], n: int) -> Bool[Tensor, "B S n"]:
-    """B_s = [X_i … X_{i+j}]: the wordpieces of each span, [start, end) [L2]."""
+    """B_s = [X_i … X_{i+j}] [L2]: which of the n wordpieces are the span's, [start, end)."""
     position = torch.arange(n, device=spans.device)
     return (spans[..., :1] <= position) & (position < spans[..., 1:])
 
 
 def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], n: int) -> Bool[Tensor, "B P n"]:
-    """B_c = (X_m … X_{m+n}): the wordpieces between the two spans of each pair; none if they touch or overlap [L5]."""
+    """B_c = (X_m … X_{m+n}) [L33]: which of the n wordpieces lie between the pair's spans; none if they touch or overlap."""
     (a, b), (c, d) = (take(spans, pairs[..., k]).unbind(-1) for k in (0, 1))  # the two spans, [a, b) and [c, d)
     return mask_inside(torch.stack([torch.minimum(b, d), torch.maximum(a, c)], -1), n)
 
 
 def in_chunks(function, rows: int, *tensors):
     """`function` over at most `rows` of dim 1 of the tensors at a time, so that memory stays bounded."""
-    rows = max(1, rows)
-    return torch.cat([function(*part) for part in zip(*(t.split(rows, 1) for t in tensors))], 1)
+    return torch.cat([function(*part) for part in zip(*(t.split(max(1, rows), 1) for t in tensors))], 1)
 
 
 # -- §3.3  Attention variants ---------------------------------------------------------------------------------------------
 
+Query, Context, Mask = Float[Tensor, "B Q d"], Float[Tensor, "B N D"], Bool[Tensor, "B #Q N"]
+
 
 class Attention(nn.Module):
-    """Attention(Q, K, V) of §3.3 with K = V = `context`: softmax of a score, then a weighted sum. Subclasses give the score.
+    """Attention(Q, K, V) of §3.3 with K = V = `context`: the softmax of a score, then a weighted sum.
 
-    Values are the context as it is, and the result is not projected, unless `config.project` [L10]: so a context vector is
-    a weighted mean of encoder embeddings, as eq. (2c) is. With several heads, each weighs its own slice of them.
-    """
+    A subclass gives the `score`, of shape B H Q N. With several heads (H), each weighs its own slice of the values. A query
+    whose context is empty gets zeros [L5]. What is masked must be finite, since it is multiplied by a weight of 0."""
 
     heads = 1
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__()
+        # [L10] As printed, V is the context as it is, so that the result is a weighted mean of X, as eq. (2c) is.
         self.value = nn.Linear(d_context, d_context, bias=False) if config.project else nn.Identity()
         self.output = nn.Linear(d_context, d_context, bias=False) if config.project else nn.Identity()
 
-    def weights(
-        self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #Q N"]
-    ) -> Float[Tensor, "B H Q N"]:
-        """Softmax(score(Q, K)), one distribution a head; zeros where a query's context is empty [L5]."""
+    def weights(self, query: Query, context: Context, mask: Mask) -> Float[Tensor, "B H Q N"]:
+        """Softmax(score(Q, K)): one distribution a head."""
         return masked_softmax(self.score(query, context), mask[:, None])
 
-    def forward(
-        self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"], mask: Bool[Tensor, "B #Q N"]
-    ) -> Float[Tensor, "B Q D"]:
-        value = split_heads(self.value(context), self.heads)
-        mixed = self.weights(query, context, mask) @ value
+    def forward(self, query: Query, context: Context, mask: Mask) -> Float[Tensor, "B Q D"]:
+        mixed = self.weights(query, context, mask) @ split_heads(self.value(context), self.heads)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -145,35 +148,29 @@ def split_heads(Y: Float[Tensor, "B K d"], heads: int) -> Float[Tensor, "B H K d
 
 
 class MultiHead(Attention):
-    """score = Q ⊙ K / √d_K, with Q and K through FFNNs first (Vaswani et al. 2017).
-
-    As printed the score is a vector; it is their scaled dot product, d_K the width of one head [L8].
-    """
+    """score = Q ⊙ K / √d_K, with Q and K through FFNNs first (Vaswani et al. 2017)."""
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__(d_query, d_context, config)
         self.heads = config.heads
-        self.ffnn_Q = FFNN(d_query, config.hidden, config.hidden, config.layers, config.dropout)
-        self.ffnn_K = FFNN(d_context, config.hidden, config.hidden, config.layers, config.dropout)
+        self.ffnn_Q = FFNN(d_query, config.hidden, config.layers, config)
+        self.ffnn_K = FFNN(d_context, config.hidden, config.layers, config)
 
-    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B H Q N"]:
+    def score(self, query: Query, context: Context) -> Float[Tensor, "B H Q N"]:
         Q, K = split_heads(self.ffnn_Q(query), self.heads), split_heads(self.ffnn_K(context), self.heads)
-        return Q @ K.mT / Q.shape[-1] ** 0.5
+        return Q @ K.mT / Q.shape[-1] ** 0.5  # [L8] a scalar for each query and key; d_K is the width of one head
 
 
 class DotProduct(Attention):
-    """score = W · (Q ⊙ K), with Q and K through FFNNs first (Luong et al. 2015, whose "dot" has no W).
-
-    W is a vector, so that the score is a scalar: a weighted dot product [L9].
-    """
+    """score = W · (Q ⊙ K), with Q and K through FFNNs first (Luong et al. 2015, whose "dot" has no W)."""
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__(d_query, d_context, config)
-        self.ffnn_Q = FFNN(d_query, config.hidden, config.hidden, config.layers, config.dropout)
-        self.ffnn_K = FFNN(d_context, config.hidden, config.hidden, config.layers, config.dropout)
-        self.W = nn.Linear(config.hidden, 1, bias=False)
+        self.ffnn_Q = FFNN(d_query, config.hidden, config.layers, config)
+        self.ffnn_K = FFNN(d_context, config.hidden, config.layers, config)
+        self.W = nn.Linear(config.hidden, 1, bias=False)  # [L9] a vector, so that the score is a scalar
 
-    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+    def score(self, query: Query, context: Context) -> Float[Tensor, "B 1 Q N"]:
         Q, K = self.ffnn_Q(query), self.ffnn_K(context)
         return ((Q * self.W.weight[0]) @ K.mT)[:, None]  # Σ_d W_d Q_d K_d, without the B Q N d of Q ⊙ K
 
@@ -185,15 +182,12 @@ class General(Attention):
         super().__init__(d_query, d_context, config)
         self.W = nn.Linear(d_query, d_context, bias=False)
 
-    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+    def score(self, query: Query, context: Context) -> Float[Tensor, "B 1 Q N"]:
         return (self.W(query) @ context.mT)[:, None]
 
 
 class Additive(Attention):
-    """score = W_1 · Q + W_2 · K as printed; here vᵀ tanh(W_1 Q + W_2 K), as Bahdanau et al. (2015), whom the paper cites.
-
-    As printed, the query adds the same to every key of a row, and the softmax cancels it [L7].
-    """
+    """score = W_1 · Q + W_2 · K as printed; here vᵀ tanh(W_1 Q + W_2 K), as Bahdanau et al. (2015), whom the paper cites."""
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__(d_query, d_context, config)
@@ -201,7 +195,8 @@ class Additive(Attention):
         self.W_2 = nn.Linear(d_context, config.hidden, bias=False)
         self.v = nn.Linear(config.hidden, 1, bias=False)
 
-    def score(self, query: Float[Tensor, "B Q d"], context: Float[Tensor, "B N D"]) -> Float[Tensor, "B 1 Q N"]:
+    def score(self, query: Query, context: Context) -> Float[Tensor, "B 1 Q N"]:
+        # [L7] As printed, the query adds the same to every key of its row, and the softmax cancels it.
         mixed = self.W_1(query)[:, :, None] + self.W_2(context)[:, None]  # B Q N hidden
         return self.v(mixed.tanh()).squeeze(-1)[:, None]
 
@@ -214,29 +209,28 @@ ATTENTION = {"multihead": MultiHead, "dot": DotProduct, "general": General, "add
 def span_ends(X: Float[Tensor, "B N D"], spans: Int[Tensor, "B S 2"]) -> Float[Tensor, "B S 2*D"]:
     """Eq. (1).  H_s = [X_i ; X_{i+j}]
 
-    The first and the last wordpiece of each span [L25]; `spans` are [start, end). A single one stands twice.
-    """
+    The first and the last wordpiece of each span [L25]. `spans` are [start, end); a single wordpiece stands twice."""
     return torch.cat([take(X, spans[..., 0]), take(X, spans[..., 1] - 1)], -1)
 
 
 def token_scores(X: Float[Tensor, "B N D"], mlp: nn.Module) -> Float[Tensor, "B N"]:
     """Eq. (2a).  V_k = MLP_k(X_k)   s.t. k ∈ [i, i+j]
 
-    One `mlp` with a scalar output, shared by all positions [L3], so that a token is scored once for all of its spans.
-    """
-    return mlp(X).squeeze(-1)
+    `mlp` has a scalar output. A token is scored once, for all spans that it is in."""
+    return mlp(X).squeeze(-1)  # [L3] one MLP for all k
 
 
 def token_weights(V: Float[Tensor, "B N"], inside: Bool[Tensor, "B S N"]) -> Float[Tensor, "B S N"]:
     """Eq. (2b).  α_k = exp(V_k) / Σ_{m=i}^{i+j} exp(V_m)
 
-    `inside` says which tokens are the span's. α is zero outside of it.
-    """
+    `inside` says which tokens are the span's; α is 0 outside of it."""
     return masked_softmax(V[:, None].expand(inside.shape), inside)
 
 
 def span_specific(alpha: Float[Tensor, "B S N"], X: Float[Tensor, "B N D"]) -> Float[Tensor, "B S D"]:
-    """Eq. (2c).  F_s = Σ_{m=i}^{i+j} α_m X_m"""
+    """Eq. (2c).  F_s = Σ_{m=i}^{i+j} α_m X_m
+
+    `alpha` is 0 outside of the span, so the sum can run over the sentence."""
     return alpha @ X
 
 
@@ -245,9 +239,8 @@ def span_context(
 ) -> Float[Tensor, "B S D"]:
     """Eq. (3).  T_s = Attention(F_s, B_S, B_S)
 
-    B_S is [CLS] and the sentence, as `is_token` says, without [SEP] [L4].
-    """
-    return attention(F_s, X, is_token[:, None])
+    `attention` is one of `ATTENTION`; `is_token` says which wordpieces are B_S."""
+    return attention(F_s, X, is_token[:, None])  # [L4] [CLS] is one of them, [SEP] is not
 
 
 def span_representation(
@@ -255,16 +248,14 @@ def span_representation(
 ) -> Float[Tensor, "B S r"]:
     """Eq. (4).  R_s = [T_s ; F_s ; H_s ; W_{j+1}]
 
-    `W` embeds the span's width j+1, in words [L1] [L18].
-    """
+    `W` embeds the width j+1 of each span, in words."""
     return torch.cat([T_s, F_s, H_s, W], -1)
 
 
 def classify_spans(R_s: Float[Tensor, "B S r"], ffnn: nn.Module) -> Float[Tensor, "B S E"]:
     """Eq. (5).  y_s = Softmax(FFNN(R_s))
 
-    The scores before the Softmax (logits), as a stable cross-entropy needs them; `span_posterior` applies it.
-    """
+    The scores before the Softmax (logits), as a stable cross-entropy needs them; `span_posterior` applies it."""
     return ffnn(R_s)
 
 
@@ -274,33 +265,30 @@ def span_posterior(y_s: Float[Tensor, "B S E"]) -> Float[Tensor, "B S E"]:
 
 
 def filter_spans(y_s: Float[Tensor, "B S E"], is_span: Bool[Tensor, "B S"]) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
-    """Span filtration: the predicted entities E, as indexes of the spans whose highest class is not NoneEntity.
+    """Span filtration: the predicted entities, as indexes of the spans whose highest class is not NoneEntity.
 
-    M is the largest E of the batch; the second result says which of the M are there.
-    """
+    M is the largest number of them in a sentence; the second result says which of the M are there."""
     is_entity = (y_s.argmax(-1) > 0) & is_span
-    size = is_entity.sum(-1)
-    index = is_entity.int().argsort(dim=-1, descending=True, stable=True)[:, : int(size.amax())]
-    return index, torch.arange(index.shape[1], device=y_s.device) < size[:, None]
+    count = is_entity.sum(-1)
+    kept = is_entity.int().argsort(dim=-1, descending=True, stable=True)[:, : int(count.amax())]
+    return kept, torch.arange(kept.shape[1], device=y_s.device) < count[:, None]
 
 
 # -- §3.2  Relation classification and filtration -------------------------------------------------------------------------
 
 
 def all_pairs(is_entity: Bool[Tensor, "B M"]) -> tuple[Int[Tensor, "B P 2"], Bool[Tensor, "B P"]]:
-    """{E ⊗ E}, s.t. s_1 ≠ s_2: every ordered pair [L19] of two of the M entities, and whether both are there."""
+    """⟨s_1, s_2⟩ ∈ {E ⊗ E}, s.t. s_1 ≠ s_2: every ordered pair of two of the M entities, and whether both are there."""
     B, M = is_entity.shape
-    pairs = torch.cartesian_prod(torch.arange(M), torch.arange(M)).view(-1, 2).to(is_entity.device)
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]].expand(B, -1, 2)
+    pairs = (~torch.eye(M, dtype=torch.bool, device=is_entity.device)).nonzero().expand(B, -1, 2)  # [L19] (1, 2) and (2, 1)
     return pairs, is_entity.gather(1, pairs[..., 0]) & is_entity.gather(1, pairs[..., 1])
 
 
 def relation_tuple(R_s: Float[Tensor, "B S r"], pairs: Int[Tensor, "B P 2"], ffnn: nn.Module) -> Float[Tensor, "B P h"]:
     """Eq. (6).  H_r = [FFNN(R_{s_1}) ; FFNN(R_{s_2})]
 
-    One `ffnn` for both arguments [L27], applied once to each span and not once to each pair.
-    """
-    reduced = ffnn(R_s)
+    `pairs` are indexes of spans, so each span is reduced once, however many pairs it is in."""
+    reduced = ffnn(R_s)  # [L27] one FFNN for both arguments
     return torch.cat([take(reduced, pairs[..., 0]), take(reduced, pairs[..., 1])], -1)
 
 
@@ -309,9 +297,8 @@ def local_context(
 ) -> Float[Tensor, "B P D"]:
     """Eq. (7).  F_r = Attention(H_r, B_c, B_c)
 
-    B_c is what lies between the two spans; where nothing does, F_r is zero [L5].
-    """
-    return attention(H_r, X, between)
+    `between` says which wordpieces are B_c, those between the pair's two spans."""
+    return attention(H_r, X, between)  # [L5] zero where nothing is between
 
 
 def sentence_context(
@@ -319,9 +306,8 @@ def sentence_context(
 ) -> Float[Tensor, "B P D"]:
     """Eq. (8).  T_r = Attention(H_r, B_S, B_S)
 
-    B_S as in eq. (3) [L4]; the attention is another one [L10].
-    """
-    return attention(H_r, X, is_token[:, None])
+    B_S as in eq. (3), by an attention of its own."""
+    return attention(H_r, X, is_token[:, None])  # [L4]
 
 
 def relation_representation(
@@ -329,46 +315,43 @@ def relation_representation(
 ) -> Float[Tensor, "B P q"]:
     """Eq. (9).  R_r = [H_r ; FFNN_F(F_r) ; FFNN_T(T_r)]
 
-    Two different FFNNs, of three layers each [L12].
-    """
+    Two different FFNNs, which keep the contexts in proportion to H_r."""
     return torch.cat([H_r, ffnn_F(F_r), ffnn_T(T_r)], -1)
 
 
-def classify_relations(R_r: Float[Tensor, "B P q"], ffnn: nn.Module) -> Float[Tensor, "B P C"]:
+def classify_relations(R_r: Float[Tensor, "B P q"], ffnn: nn.Module) -> Float[Tensor, "B P c"]:
     """Eq. (10).  y_r = Softmax(FFNN(R_r))
 
-    The scores before the Softmax (logits); `relation_posterior` applies it. One column fewer under sigmoid-bce [L6].
-    """
+    The scores before the Softmax (logits); `relation_posterior` applies it. c is C, but C-1 under sigmoid-bce."""
     return ffnn(R_r)
 
 
 def relation_posterior(y_r: Float[Tensor, "B P c"], reading: str) -> Float[Tensor, "B P C"]:
     """The Softmax of eq. (10): the posterior of each relation type, NoneRelation included.
 
-    Under sigmoid-bce each type has a posterior of its own, and NoneRelation none: its column is 0 [L6].
-    """
+    Under sigmoid-bce each type has a posterior of its own, and NoneRelation none: its column is 0 [L6]."""
     return nn.functional.pad(y_r.sigmoid(), (1, 0)) if reading == "sigmoid-bce" else y_r.softmax(-1)
 
 
 def filter_relations(
     posterior: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"], reading: str, threshold: float
 ) -> Bool[Tensor, "B P C"]:
-    """Relation filtration: which type each pair holds, the highest-scored unless NoneRelation, so at most one.
+    """Relation filtration: which type each pair holds, the highest-scored one unless that is NoneRelation.
 
-    Under sigmoid-bce all above the `threshold`, so a pair can hold several [L6].
-    """
+    Under sigmoid-bce all above the `threshold`, so a pair can hold several [L6]."""
     holds = posterior > threshold
     if reading != "sigmoid-bce":
         holds = nn.functional.one_hot(posterior.argmax(-1), posterior.shape[-1]).bool()
-    return holds & is_pair[..., None] & (torch.arange(posterior.shape[-1], device=holds.device) > 0)
+    holds[..., 0] = False
+    return holds & is_pair[..., None]
 
 
 # -- §3.4  Model training -------------------------------------------------------------------------------------------------
 
 
 def mean_over(loss: Float[Tensor, "B K"], there: Bool[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """The mean over the samples that are there, whatever sentence they are of [L28]; 0 if there is none."""
-    return loss.masked_fill(~there, 0.0).sum() / there.sum().clamp(min=1)
+    """The mean over the samples that are there, of whatever sentence; 0 if there is none."""
+    return loss.masked_fill(~there, 0.0).sum() / there.sum().clamp(min=1)  # [L28]
 
 
 def span_loss(y_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Bool[Tensor, "B S"]) -> Float[Tensor, ""]:
@@ -382,18 +365,17 @@ def relation_loss(
     """L^r: the "binary cross-entropy loss of relation classification", in one of three readings [L6].
 
     `t_r` is 1 at each type a pair truly holds, or at NoneRelation. "softmax-bce", to the letter: binary cross-entropy of
-    the Softmax; "softmax-ce": cross-entropy; "sigmoid-bce", SpERT's: a sigmoid for each type, without NoneRelation.
-    """
-    if reading == "softmax-ce":
-        loss = -(t_r * y_r.log_softmax(-1)).sum(-1) / t_r.sum(-1).clamp(min=1)
-    elif reading == "softmax-bce":
+    the Softmax; "softmax-ce": cross-entropy; "sigmoid-bce", SpERT's: a sigmoid for each type, without NoneRelation."""
+    if reading == "softmax-bce":
         log_p, itself = y_r.log_softmax(-1), torch.eye(y_r.shape[-1], dtype=torch.bool, device=y_r.device)
         others = log_p[..., None, :].masked_fill(itself, torch.finfo(log_p.dtype).min)
-        log_not = others.logsumexp(-1)  # log(1 - p) from the other types, exact where p rounds to 1
+        log_not = others.logsumexp(-1)  # log(1 - p) from the other types: exact where p rounds to 1
         loss = -(t_r * log_p + (1 - t_r) * log_not).mean(-1)
+    elif reading == "softmax-ce":
+        loss = -(t_r * y_r.log_softmax(-1)).sum(-1) / t_r.sum(-1).clamp(min=1)
     else:
         loss = nn.functional.binary_cross_entropy_with_logits(y_r, t_r[..., 1:], reduction="none")
-        loss = loss.sum(-1) / max(1, loss.shape[-1])
+        loss = loss.sum(-1) / max(1, loss.shape[-1])  # the mean, but 0 where there is no type
     return mean_over(loss, is_pair)
 
 
@@ -402,8 +384,7 @@ def joint_loss(
 ) -> Float[Tensor, ""]:
     """Eq. (11).  L = 0.4 L^s + 0.6 L^r
 
-    SpERT weighs both by 1.
-    """
+    SpERT weighs both by 1."""
     return span_weight * L_s + relation_weight * L_r
 
 
@@ -415,15 +396,14 @@ def build_encoder(source, vocabulary: int) -> nn.Module:
     saved run, the description of one whose weights come later."""
     from transformers import AutoConfig, AutoModel
 
-    small = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
-    random = {"base": {}, "tiny": small}  # base: BERT-base's architecture, for measuring
-    if source in ("tiny", "base"):
-        source = {"model_type": "bert", "vocab_size": vocabulary, **random[source]}
+    tiny = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+    if source in ("tiny", "base"):  # base: BERT-base's architecture, for measuring
+        source = {"model_type": "bert", "vocab_size": vocabulary, **(tiny if source == "tiny" else {})}
     if isinstance(source, dict):
         encoder = AutoModel.from_config(AutoConfig.for_model(**source), dtype=torch.float32)
     else:
         encoder = AutoModel.from_pretrained(source, dtype=torch.float32)  # else one stored in half precision stays so
-    if getattr(encoder, "pooler", None) is not None:
+    if hasattr(encoder, "pooler"):
         encoder.pooler = None  # reads [CLS] only, and nothing here reads it
     return encoder
 
@@ -431,105 +411,102 @@ def build_encoder(source, vocabulary: int) -> nn.Module:
 class SpanRel(nn.Module):
     """The whole model of Figure 2. It only calls the functions above, in the paper's order.
 
-    Args: `E` and `C` count the entity and relation types, NoneEntity and NoneRelation included.
-    """
+    `E` and `C` count the entity and relation types, NoneEntity and NoneRelation included."""
 
     def __init__(self, config: Config, encoder: nn.Module, E: int, C: int):
         super().__init__()
         self.config, self.encoder, self.D = config, encoder, encoder.config.hidden_size
-        self.width = nn.Embedding(config.max_width, config.width_dim)  # as many rows as widths can occur [L18]
-        self.build_heads(E, C - (config.relation_loss == "sigmoid-bce"))
+        self.width = nn.Embedding(config.max_width, config.width_dim)  # [L18] as many rows as widths can occur
+        self.build_heads(E, C - 1 if config.relation_loss == "sigmoid-bce" else C)
 
-    def build_heads(self, E: int, C: int):
-        """The parameters above the encoder: those that the setting uses, and no others."""
-        D, config, h = self.D, self.config, self.config.hidden
-        if config.attention == "multihead" and (D % config.heads or h % config.heads):
-            raise ValueError(f"--heads {config.heads} must divide the encoder's width {D} and --hidden {h}")
-        attention, off = ATTENTION[config.attention], config.ablate
-        ffnn = lambda d_in, d_out, layers=config.layers: FFNN(d_in, h, d_out, layers, config.dropout)  # noqa: E731
-        if not {"span-specific", "span-sentence"} <= set(off):
-            self.mlp = ffnn(D, 1)
+    def build_heads(self, E: int, c: int):
+        """The parameters above the encoder [L32]: those that the setting uses, and no others."""
+        D, config, off, hidden = self.D, self.config, self.config.ablate, self.config.hidden
+        if config.attention == "multihead" and (D % config.heads or hidden % config.heads):
+            raise ValueError(f"--heads {config.heads} must divide the encoder's width {D} and --hidden {hidden}")
+        Attend, layers = ATTENTION[config.attention], config.layers
+        if "span-specific" not in off or "span-sentence" not in off:  # else F_s has no use
+            self.mlp = FFNN(D, 1, layers, config)
         if "span-sentence" not in off:
-            self.attention_s = attention(D, D, config)
+            self.attention_s = Attend(D, D, config)  # [L10] each of (3), (7), (8) has an attention of its own
         r = (2 if "span-specific" in off else 4) * D + config.width_dim
-        self.ffnn_s, self.ffnn_pair = ffnn(r, E), ffnn(r, h)
+        self.ffnn_s, self.ffnn_pair = FFNN(r, E, layers, config), FFNN(r, hidden, layers, config)
         if "local" not in off:
-            self.attention_c = attention(2 * h, D, config)
-        self.ffnn_F = ffnn(D, h, config.context_layers)
+            self.attention_c = Attend(2 * hidden, D, config)
+        self.ffnn_F = FFNN(D, hidden, config.context_layers, config)
         if "relation-sentence" not in off:
-            self.attention_S = attention(2 * h, D, config)
-            self.ffnn_T = ffnn(D, h, config.context_layers)
-        self.ffnn_r = ffnn(3 * h if "relation-sentence" in off else 4 * h, C)
+            self.attention_S = Attend(2 * hidden, D, config)
+            self.ffnn_T = FFNN(D, hidden, config.context_layers, config)
+        self.ffnn_r = FFNN((3 if "relation-sentence" in off else 4) * hidden, c, layers, config)
 
     def embed(self, input_ids, attention_mask, is_token) -> Tensor:
-        """B_S = [X_0 … X_n]: the encoder's embeddings, zero where no token of B_S is."""
+        """B_S = [X_0 … X_n]: the encoder's embeddings, and zero where no token of B_S is, so that 0 · X is 0."""
         X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return X.masked_fill(~is_token[..., None], 0.0)
 
     def represent_spans(self, X, is_token, spans, widths) -> Tensor:
         """R_s: eq. (1)–(4), with the ablations of Table 3."""
-        off, inside, W = self.config.ablate, mask_inside(spans, X.shape[1]), self.width(widths - 1)  # [L1]
-        if not {"span-specific", "span-sentence"} <= set(off):
+        off, inside, W = self.config.ablate, mask_inside(spans, X.shape[1]), self.width(widths - 1)  # [L1] row j is width j+1
+        if "span-specific" not in off or "span-sentence" not in off:
             F_s = span_specific(token_weights(token_scores(X, self.mlp), inside), X)
         if "span-sentence" in off:
-            T_s = X[:, :1].expand(-1, spans.shape[1], -1)  # [CLS] instead [L30]
+            T_s = X[:, :1].expand(-1, spans.shape[1], -1)  # [CLS] instead
         else:
-            T_s = span_context(F_s, X, is_token, self.attention_s)  # F_s is the query in either case [L20]
+            T_s = span_context(F_s, X, is_token, self.attention_s)  # [L20] F_s stays the query, even without span-specific
         if "span-specific" in off:
             return torch.cat([T_s, masked_max(X, inside), W], -1)  # max pooling instead of [F_s; H_s]
         return span_representation(T_s, F_s, span_ends(X, spans), W)
 
-    def score_spans(self, R_s) -> Tensor:
-        """The scores y_s, before the Softmax: eq. (5)."""
-        return classify_spans(R_s, self.ffnn_s)
-
-    def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
-        """y_r: eq. (6)–(10), with the ablations of Table 4."""
+    def represent_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
+        """R_r: eq. (6)–(9), with the ablations of Table 4."""
         off, between = self.config.ablate, mask_between(spans, pairs, X.shape[1])
         H_r = relation_tuple(R_s, pairs, self.ffnn_pair)
         F_r = masked_max(X, between) if "local" in off else local_context(H_r, X, between, self.attention_c)
         if "relation-sentence" in off:
-            R_r = torch.cat([H_r, self.ffnn_F(F_r)], -1)  # without FFNN_T(T_r)
-        else:
-            T_r = sentence_context(H_r, X, is_token, self.attention_S)
-            R_r = relation_representation(H_r, F_r, T_r, self.ffnn_F, self.ffnn_T)
-        return classify_relations(R_r, self.ffnn_r)
+            return torch.cat([H_r, self.ffnn_F(F_r)], -1)  # without FFNN_T(T_r)
+        T_r = sentence_context(H_r, X, is_token, self.attention_S)
+        return relation_representation(H_r, F_r, T_r, self.ffnn_F, self.ffnn_T)
 
-    def forward(self, input_ids, attention_mask, is_token, spans, widths, pairs, arguments: int):
-        """y_s and y_r of given spans and pairs, for training; pairs index into the first `arguments` spans [L26]."""
+    def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
+        """y_r: eq. (6)–(10)."""
+        return classify_relations(self.represent_pairs(X, is_token, spans, R_s, pairs), self.ffnn_r)
+
+    def forward(self, input_ids, attention_mask, is_token, spans, widths, pairs, arguments: int) -> tuple[Tensor, Tensor]:
+        """y_s and y_r of given spans and pairs, for training. Pairs are made of the first `arguments` spans, the gold ones
+        [L26], so that eq. (6) need not reduce the others."""
         X = self.embed(input_ids, attention_mask, is_token)
         R_s = self.represent_spans(X, is_token, spans, widths)
-        return self.score_spans(R_s), self.score_pairs(X, is_token, spans[:, :arguments], R_s[:, :arguments], pairs)
+        y_s = classify_spans(R_s, self.ffnn_s)
+        return y_s, self.score_pairs(X, is_token, spans[:, :arguments], R_s[:, :arguments], pairs)
 
-    def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair):
+    def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair) -> tuple[Tensor, Tensor, Tensor]:
         """L of eq. (11) and its parts L^s and L^r."""
         L_s = span_loss(y_s, t_s, is_span)
         L_r = relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
         return joint_loss(L_s, L_r, self.config.span_weight, self.config.relation_weight), L_s, L_r
 
     @torch.no_grad()
-    def predict(self, input_ids, attention_mask, is_token, spans, widths, is_span):
-        """Classification and filtration of all given spans, then of the pairs among those kept.
+    def predict(self, input_ids, attention_mask, is_token, spans, widths, is_span) -> list[tuple[list, list]]:
+        """Classification and filtration of all given spans, then of the pairs of those kept [L26]; call `eval()` first.
 
-        Returns, for each sentence, its entities [(span, type, posterior)] and its relations [(head, tail, type,
-        posterior)]: `span` counts the spans given, `head` and `tail` count the entities returned.
-        """
+        For each sentence, its entities [(span, type, posterior)] and its relations [(head, tail, type, posterior)]: `span`
+        counts the spans given, `head` and `tail` count the entities returned."""
         X = self.embed(input_ids, attention_mask, is_token)
         rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
         R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
-        y_s = self.score_spans(R_s)
-        E, is_entity = filter_spans(y_s, is_span)
+        y_s = classify_spans(R_s, self.ffnn_s).float()
+        kept, is_entity = filter_spans(y_s, is_span)
         pairs, is_pair = all_pairs(is_entity)
-        R_E, spans_E = take(R_s, E), take(spans, E)
-        y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans_E, R_E, p), rows, pairs)
-        return self.collect(y_s, E, is_entity, y_r, pairs, is_pair)
+        y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
+        y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans, R_s, p), rows, pairs).float()
+        return self.collect(y_s.cpu(), kept.cpu(), is_entity.cpu(), y_r.cpu(), pairs.cpu(), is_pair.cpu())
 
-    def collect(self, y_s, E, is_entity, y_r, pairs, is_pair):
+    def collect(self, y_s, kept, is_entity, y_r, pairs, is_pair) -> list[tuple[list, list]]:
         """The lists that `predict` returns, from its tensors."""
-        posterior, kind = span_posterior(take(y_s, E)).max(-1)
-        found = [([], []) for _ in E]
+        found = [([], []) for _ in kept]
+        kind, posterior = y_s.argmax(-1), span_posterior(y_s)
         for b, m in is_entity.nonzero().tolist():
-            found[b][0].append((int(E[b, m]), int(kind[b, m]), float(posterior[b, m])))
+            found[b][0].append((int(kept[b, m]), int(kind[b, m]), float(posterior[b, m, kind[b, m]])))
         posterior = relation_posterior(y_r, self.config.relation_loss)
         holds = filter_relations(posterior, is_pair, self.config.relation_loss, self.config.threshold)
         for b, p, c in holds.nonzero().tolist():
@@ -543,30 +520,25 @@ class SpanRel(nn.Module):
 class SpERT(SpanRel):
     """SpERT (Eberts and Ulges 2019) as its authors published it, which is not the paper's "base" of Tables 3 and 4 [L30].
 
-    span = [CLS ; max pooling of B_s ; width], pair = [max pooling of B_c ; both spans' pooling ; both widths], one linear
-    layer each. Its other settings are `SPERT`, above.
-    """
+    span = [CLS ; max pooling of B_s ; width] and pair = [max pooling of B_c ; both spans' pooling and widths], each through
+    dropout and one linear layer. Its other settings are `SPERT`, above."""
 
-    def build_heads(self, E: int, C: int):
+    def build_heads(self, E: int, c: int):
         D, w = self.D, self.config.width_dim
-        self.dropout = nn.Dropout(self.config.dropout)
-        self.linear_s, self.linear_r = nn.Linear(2 * D + w, E), nn.Linear(3 * D + 2 * w, C)
-        for module in (self.width, self.linear_s, self.linear_r):
-            nn.init.normal_(module.weight, std=0.02)  # as BERT's own layers
-        for module in (self.linear_s, self.linear_r):
-            nn.init.zeros_(module.bias)
+        widths = (2 * D + w, E), (3 * D + 2 * w, c)
+        self.ffnn_s, self.ffnn_r = (nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(*width)) for width in widths)
+        for layer in (self.width, self.ffnn_s[1], self.ffnn_r[1]):
+            nn.init.normal_(layer.weight, std=0.02)  # [L32] as BERT's own layers
+        for layer in (self.ffnn_s[1], self.ffnn_r[1]):
+            nn.init.zeros_(layer.bias)
 
     def represent_spans(self, X, is_token, spans, widths) -> Tensor:
         pooled = masked_max(X, mask_inside(spans, X.shape[1]))
         return torch.cat([X[:, :1].expand(pooled.shape), pooled, self.width(widths - 1)], -1)
 
-    def score_spans(self, R_s) -> Tensor:
-        return self.linear_s(self.dropout(R_s))
-
-    def score_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
-        F_r = masked_max(X, mask_between(spans, pairs, X.shape[1]))
-        head, tail = take(R_s[..., self.D :], pairs[..., 0]), take(R_s[..., self.D :], pairs[..., 1])  # without [CLS]
-        return self.linear_r(self.dropout(torch.cat([F_r, head, tail], -1)))
+    def represent_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
+        F_r, R_s = masked_max(X, mask_between(spans, pairs, X.shape[1])), R_s[..., self.D :]  # without [CLS]
+        return torch.cat([F_r, take(R_s, pairs[..., 0]), take(R_s, pairs[..., 1])], -1)
 
 
 # -- Shape checks, and the index of the equations -------------------------------------------------------------------------

@@ -329,7 +329,7 @@ def test_spert_is_two_linear_layers_over_max_pooling():
     assert torch.equal(R_s[0, 0], torch.cat([X[0, 0], torch.maximum(X[0, 1], X[0, 2]), W[1]]))
     y_r = run.model.score_pairs(X, is_token, tensor([1, 3], [4, 5]), R_s, tensor([1, 0]))
     pair = torch.cat([X[0, 3], X[0, 4], W[0], torch.maximum(X[0, 1], X[0, 2]), W[1]])
-    assert torch.allclose(y_r[0, 0], run.model.linear_r(pair), atol=1e-6)
+    assert torch.allclose(y_r[0, 0], run.model.ffnn_r(pair), atol=1e-6)
 
 
 def test_ablations_replace_what_the_paper_says():
