@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import os
 import random
 import re
 import socket
@@ -196,37 +197,32 @@ SOURCES = {  # file in the data folder: repository, commit and path on GitHub, S
 
 
 def fetch(data_dir: Path, name: str, host: str = "https://raw.githubusercontent.com") -> Path:
-    """The corpus file of that name, downloaded if it is not there; in either case its SHA-256 must be the published one."""
-    path, (address, sha256) = data_dir / name, SOURCES[name]
-    if not path.exists():
-        download(f"{host}/{address}", path, sha256)
-    elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+    """The corpus file of that name, downloaded if it is not there; in either case its SHA-256 must be the published one.
+    A download is written under a temporary name; a server that says nothing for ten seconds is not waited for."""
+    path, (address, sha256), before = data_dir / name, SOURCES[name], socket.getdefaulttimeout()
+    if path.exists() and not (path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
         raise DataError(f"{path}: not the published file, whose SHA-256 is {sha256}; move it away, and it is downloaded anew")
-    return path
-
-
-def download(url: str, path: Path, sha256: str):
-    """Writes under a temporary name, checks, renames. A server that says nothing for ten seconds is not waited for."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)
     try:
+        socket.setdefaulttimeout(10)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+        if not path.exists():
+            torch.hub.download_url_to_file(f"{host}/{address}", str(path), hash_prefix=sha256)
     except (OSError, http.client.HTTPException, RuntimeError) as error:  # a RuntimeError is the wrong SHA-256
-        raise DataError(f"{path} is not there, and {url} cannot be fetched ({getattr(error, 'reason', error)}): put the file there "
-                        "by hand, or start without it: python train.py") from None  # fmt: skip
+        raise DataError(f"{path} is not there, and {host}/{address} cannot be fetched ({getattr(error, 'reason', error)}): put the "
+                        "file there by hand, or start without it: python train.py") from None  # fmt: skip
     finally:
         socket.setdefaulttimeout(before)
+    return path
 
 
 def text_of(path: Path) -> str:
     """The text of a UTF-8 file, or the one line that says why there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise DataError(f"{str(path)[:200]}: {error.strerror}") from None
 
 
 @contextmanager
@@ -234,9 +230,9 @@ def reading(where: str, form: str):
     """Whatever is wrong with a record is one line: where it stands, what is wrong, and the form it must have."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         what = error if isinstance(error, DataError) else f"{type(error).__name__} {error}"
-        raise DataError(f"{where}: {what}; a record is {form}") from None
+        raise DataError(f"{where}: {what}; it must be {form}") from None
 
 
 def read_ade(data_dir: Path, fold: int) -> Corpus:
@@ -247,7 +243,7 @@ def read_ade(data_dir: Path, fold: int) -> Corpus:
     if not 0 <= fold <= 9:
         raise DataError(f"--fold {fold}: ADE's folds are 0 to 9")
     theirs = [data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test")]
-    if all(path.exists() for path in theirs):
+    if any(path.exists() for path in theirs):
         train, test = map(read_json, theirs)
         random.Random(2012).shuffle(train)
         return Corpus("ade", train[len(train) // 9 :], train[: len(train) // 9], test)
@@ -343,26 +339,34 @@ def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
     """One document a line. Offsets count the words of the document, the last word included."""
     form = "doc_key, sentences, ner [start, end, type] or [start, end, type, head start, head end], relations [start, end, start, end, type]"
     sentences = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
         with reading(f"{where}, line {number}", form):
             document, shift = json.loads(line), 0
-            for index, words in enumerate(document["sentences"]):
-                found = {}
-                for start, end, kind, *head in document["ner"][index]:
-                    region = (head[0] - shift, head[1] + 1 - shift) if len(head) == 2 else None
-                    span = region if region and heads_only else (start - shift, end + 1 - shift)
-                    found[start, end] = check_entity(Entity(kind, *span, head=region), words)
-                relations = [Relation(kind, found[a, b], found[c, d]) for a, b, c, d, kind in document["relations"][index]]
-                entities = list(dict.fromkeys(found.values()))  # two mentions may share their head
-                sentences.append(Sentence(f"{document['doc_key']}:{index}", words, entities, relations))
+            rows = zip(document["sentences"], document["ner"], document["relations"], strict=True)
+            for index, (words, ner, related) in enumerate(rows):
+                entities = [ace05_entity(*entry, shift=shift, heads_only=heads_only) for entry in ner]
+                at = {tuple(entry[:2]): entity for entry, entity in zip(ner[::-1], entities[::-1])}  # of two types, the first
+                relations = [Relation(kind, at[a, b], at[c, d]) for a, b, c, d, kind in related]
+                if heads_only:  # two mentions may share their head, and then cannot be related
+                    relations = [relation for relation in relations if relation.head != relation.tail]
+                if words:
+                    sentences.append(checked(f"{document['doc_key']}:{index}", words, entities, relations))
                 shift += len(words)
     return sentences
 
 
+def ace05_entity(start, end, kind, head_start=None, head_end=None, *, shift: int, heads_only: bool) -> Entity:
+    """An entity of a sentence that begins `shift` words into its document."""
+    head = None if head_end is None else (head_start - shift, head_end + 1 - shift)
+    if heads_only and not head:
+        raise DataError(f"--heads-only: the entity at {start} to {end} has no head region")
+    return Entity(kind, *(head if heads_only else (start - shift, end + 1 - shift)), head=head)
+
+
 def read_folder(folder: Path) -> Corpus:
     """A corpus of one's own: a folder with train.json, dev.json and test.json in SpERT's form."""
-    if not folder.is_dir():
-        raise DataError(f"--dataset {folder}: neither {', '.join(DATASETS)} nor a folder")
+    if len(folder.name) > 255 or not folder.is_dir():
+        raise DataError(f"--dataset {str(folder)[:200]}: neither {', '.join(DATASETS)} nor a folder")
     paths = [folder / f"{split}.json" for split in ("train", "dev", "test")]
     if missing := [path.name for path in paths if not path.exists()]:
         raise DataError(f"--dataset {folder}: {missing[0]} is not there; a corpus is train.json, dev.json and test.json")
@@ -373,11 +377,11 @@ def read_json(path: Path) -> list[Sentence]:
     """SpERT's JSON, a list of records: `start` and `end` count words, `end` excluded; `head` and `tail` count the entities.
     Names every record that is wrong."""
     form = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], "relations": [{"type", "head", "tail"}, ...]}'
-    with reading(path, f"a list of {form}"):
-        records = json.loads(text_of(path))
+    text, sentences, wrong = text_of(path), [], []
+    with reading(path, f"JSON, a list of {form}"):
+        records = json.loads(text)
         if not isinstance(records, list):
             raise DataError("it is no list")
-    sentences, wrong = [], []
     for index, record in enumerate(records):
         try:
             with reading(f"{path}, record {index}", form):
@@ -390,29 +394,28 @@ def read_json(path: Path) -> list[Sentence]:
 
 
 def sentence_of(record: dict, id: str) -> Sentence:
-    """A sentence from one record of SpERT's JSON, checked."""
-    words = record["tokens"]
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) and word for word in words):
-        raise DataError("tokens must be words, one at least, none of them empty")
-    entities = [check_entity(Entity(e["type"], e["start"], e["end"]), words) for e in record["entities"]]
-    relations = []
-    for relation in record["relations"]:
-        kind, ends = relation["type"], (relation["head"], relation["tail"])
-        if not all(type(k) is int and 0 <= k < len(entities) for k in ends) or entities[ends[0]] == entities[ends[1]]:
-            raise DataError(f"a relation joins {ends[0]} and {ends[1]}, which must be two of its {len(entities)} entities, from 0")
-        if not isinstance(kind, str) or not kind:
-            raise DataError(f"a relation's type is {kind!r}, which must be a name")
-        relations.append(Relation(kind, *(entities[k] for k in ends)))
-    return Sentence(str(record.get("orig_id", id)), words, list(dict.fromkeys(entities)), list(dict.fromkeys(relations)))
+    """A sentence from one record of SpERT's JSON."""
+    entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
+    for r in record["relations"]:
+        if not all(type(k) is int and 0 <= k < len(entities) for k in (r["head"], r["tail"])):
+            raise DataError(f"a relation joins {r['head']} and {r['tail']}, which must be two of its {len(entities)} entities, from 0")
+    relations = [Relation(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
+    return checked(str(record.get("orig_id", id)), record["tokens"], entities, relations)
 
 
-def check_entity(entity: Entity, words: list[str]) -> Entity:
-    """The entity, if its type is a name and its span lies in the sentence."""
-    if not isinstance(entity.type, str) or not entity.type:
-        raise DataError(f"an entity's type is {entity.type!r}, which must be a name")
-    if not (type(entity.start) is type(entity.end) is int and 0 <= entity.start < entity.end <= len(words)):
-        raise DataError(f"an entity is words {entity.start} to {entity.end} (excluded) of a sentence that has {len(words)}, from 0")
-    return entity
+def checked(id: str, words: list[str], entities: list[Entity], relations: list[Relation]) -> Sentence:
+    """The sentence, without duplicates, if its words and types are strings and its entities and relations can be."""
+    if type(words) is not list or not words or not all(isinstance(word, str) and word for word in words):
+        raise DataError("its words must be strings, one at least, none of them empty")
+    if wrong := [item.type for item in (*entities, *relations) if not isinstance(item.type, str) or not item.type]:
+        raise DataError(f"the type {wrong[0]!r} must be a name")
+    for e in entities:
+        if not (type(e.start) is type(e.end) is int and 0 <= e.start < e.end <= len(words)):
+            raise DataError(f"an entity is words {e.start} to {e.end} (excluded) of a sentence that has {len(words)}, from 0")
+    if any(relation.head == relation.tail for relation in relations):
+        raise DataError("a relation joins an entity with itself; it must join two")
+    "".join([*words, *(item.type for item in (*entities, *relations))]).encode()  # half a character is a ValueError, too
+    return Sentence(id, words, list(dict.fromkeys(entities)), list(dict.fromkeys(relations)))
 
 
 DATASETS = ("toy", "ade", "conll04", "ace05")
@@ -420,8 +423,11 @@ DATASETS = ("toy", "ade", "conll04", "ace05")
 
 def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, heads_only: bool = False) -> Corpus:
     """The corpus of that name, or of that folder; fetched into `data_dir` if it is published and not there."""
-    readers = {"toy": toy, "ade": partial(read_ade, Path(data_dir), fold), "conll04": partial(read_conll04, Path(data_dir)),
-               "ace05": partial(read_ace05, Path(data_dir), heads_only)}
+    data_dir = Path(data_dir)
+    if fold and dataset != "ade" or heads_only and dataset != "ace05":
+        raise DataError("--fold goes with --dataset ade, --heads-only with --dataset ace05")
+    readers = {"toy": toy, "ade": partial(read_ade, data_dir, fold), "conll04": partial(read_conll04, data_dir),
+               "ace05": partial(read_ace05, data_dir, heads_only)}  # fmt: skip
     corpus = readers.get(dataset, partial(read_folder, Path(dataset)))()
     for name, sentences in corpus.splits.items():
         if not sentences:
@@ -523,25 +529,24 @@ class Example:
     arguments: int = 0
 
 
-def training_example(encoded: Encoded, types: dict[str, int], sampling: Sampling) -> Example:
+def training_example(encoded: Encoded, entity_types: list[str], relation_types: list[str], sampling: Sampling) -> Example:
     """The gold spans and pairs of a sentence with fresh negatives; gold wider than the threshold is no candidate [L18]."""
-    sentence, key = encoded.sentence, (sampling.seed, sampling.epoch, encoded.sentence.id)
-    gold = {}
+    sentence, key, gold, related = encoded.sentence, (sampling.seed, sampling.epoch, encoded.sentence.id), {}, {}
     for entity in sentence.entities:
-        if entity.end - entity.start <= sampling.max_width:
-            gold.setdefault((entity.start, entity.end), types[entity.type])  # of two types for a span, the first
+        if entity.end - entity.start <= sampling.max_width:  # of two types of a span, the first
+            gold.setdefault((entity.start, entity.end), 1 + entity_types.index(entity.type))
     others = [span for span in enumerate_spans(len(sentence.words), sampling.max_width) if span not in gold]
     spans = list(gold) + draw(others, sampling.negatives(len(gold)), *key, "spans")
-    arguments = len(gold) if sampling.among == "gold" else len(spans)
-    at, related = {span: index for index, span in enumerate(gold)}, {}
+    arguments = len(gold) if sampling.among == "gold" else len(spans)  # [L13]
+    at = {span: index for index, span in enumerate(gold)}
     for r in sentence.relations:
         pair = at.get((r.head.start, r.head.end)), at.get((r.tail.start, r.tail.end))
         if None not in pair and pair[0] != pair[1]:
-            related.setdefault(pair, set()).add(types[r.type])
+            related.setdefault(pair, set()).add(1 + relation_types.index(r.type))
     others = [(a, b) for a in range(arguments) for b in range(arguments) if a != b and (a, b) not in related]
     negative = draw(others, sampling.negatives(len(related)), *key, "pairs")
     return Example(encoded, spans, list(gold.values()) + [0] * (len(spans) - len(gold)), list(related) + negative,
-                   list(related.values()) + [{0}] * len(negative), arguments)
+                   list(related.values()) + [{0}] * len(negative), arguments)  # fmt: skip
 
 
 def prediction_example(encoded: Encoded, max_width: int) -> Example:
@@ -635,7 +640,7 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
     for title, items in (("entities", lambda s: s.entities), ("relations", lambda s: s.relations)):
         rows.append((title, count(lambda s: len(items(s)))))
         rows += [(f"  {kind}", count(lambda s: sum(item.type == kind for item in items(s)))) for kind in kinds(items)]
-    known = {*corpus.entity_types, *corpus.relation_types}
+    known = {(Entity, name) for name in corpus.entity_types} | {(Relation, name) for name in corpus.relation_types}
     rows += [
         ("sentences with overlapping entities", count(overlap)),
         ("sentences without a relation", count(lambda s: not s.relations)),
@@ -643,7 +648,7 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
         (f"  entities wider than {max_width} words", count(lambda s: sum(map(wide, s.entities)))),
         ("  relations with such an argument", count(lambda s: sum(wide(r.head) or wide(r.tail) for r in s.relations))),
         ("  second types of a span", count(lambda s: len(s.entities) - len({(e.start, e.end) for e in s.entities}))),
-        ("  of a type that train lacks", count(lambda s: sum(i.type not in known for i in s.entities + s.relations))),
+        ("  of a type that train lacks", count(lambda s: sum((type(i), i.type) not in known for i in s.entities + s.relations))),
     ]
     widths = Counter(e.end - e.start for s in parts[-1] for e in s.entities)
     lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
@@ -657,12 +662,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
     parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
+    parser.add_argument("--heads-only", action="store_true", help="ACE05: an entity is its head region")
     given = parser.parse_args(arguments)
+    corpus = lambda: read_corpus(given.dataset, given.data_dir, given.fold, given.heads_only)  # noqa: E731
+    return command_line(lambda: print(card(corpus(), given.max_width)))
+
+
+def command_line(action) -> int:
+    """Runs what a command line asks for; the exit status is 0, or 2 after one line on what is wrong."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no é prints \\xe9
     try:
-        print(card(read_corpus(given.dataset, given.data_dir, given.fold), given.max_width))
+        action()
+        sys.stdout.flush()
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

@@ -402,7 +402,10 @@ def build_encoder(source, vocabulary: int) -> nn.Module:
     if isinstance(source, dict):
         encoder = AutoModel.from_config(AutoConfig.for_model(**source), dtype=torch.float32)
     else:
-        encoder = AutoModel.from_pretrained(source, dtype=torch.float32)  # else one stored in half precision stays so
+        # float32, else one stored in half precision stays so
+        encoder, found = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        if lost := [name for name in found["missing_keys"] if "pooler" not in name]:
+            raise ValueError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
     if hasattr(encoder, "pooler"):
         encoder.pooler = None  # reads [CLS] only, and nothing here reads it
     return encoder

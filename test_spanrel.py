@@ -270,9 +270,8 @@ def eager(**shape):
 
 
 def some_batch(run, k=6):
-    types = {name: n for names in (run.entity_types, run.relation_types) for n, name in enumerate(names, 1)}
     encoded = run.encode(data.toy(sizes=(40, 10, 10)).train[:k])
-    return run.batch([data.training_example(e, types, data.Sampling()) for e in encoded])
+    return run.batch([data.training_example(e, run.entity_types, run.relation_types, data.Sampling()) for e in encoded])
 
 
 @pytest.mark.parametrize("shape", SETTINGS, ids=lambda s: "+".join(s.get("ablate", ())) or "-".join(map(str, s.values()))[:16])
@@ -409,7 +408,7 @@ def sentences(drawn, most=12):
     return Sentence("s", words, found, related)
 
 
-TYPES = {"A": 1, "B": 2, "R": 1, "S": 2}
+TYPES = ["A", "B"], ["R", "S"]
 
 
 @given(sentences(), st.integers(0, 5), st.integers(0, 3), st.integers(1, 6), st.integers(1, 4))
@@ -417,7 +416,7 @@ def test_negatives_are_never_gold_never_twice_and_as_many_as_the_rate_says(sente
     n = len(sentence.words)
     coded = data.Encoded(sentence, [0] * (n + 2), [True] * (n + 1) + [False], list(range(1, n + 1)), list(range(2, n + 2)))
     sampling = data.Sampling(width, rate, seed=seed, epoch=epoch)
-    example = data.training_example(coded, TYPES, sampling)
+    example = data.training_example(coded, *TYPES, sampling)
     gold = {(e.start, e.end) for e in sentence.entities if e.end - e.start <= width}
     assert set(example.spans[: len(gold)]) == gold and all(example.span_types[: len(gold)])
     negative = example.spans[len(gold) :]
@@ -427,20 +426,20 @@ def test_negatives_are_never_gold_never_twice_and_as_many_as_the_rate_says(sente
     related = [k for k, kinds in enumerate(example.pair_types) if kinds != {0}]
     assert len(set(example.pairs)) == len(example.pairs) and all(a != b and max(a, b) < len(gold) for a, b in example.pairs)
     assert len(example.pairs) - len(related) == min(len(gold) * (len(gold) - 1) - len(related), rate * max(1, len(related)))
-    assert data.training_example(coded, TYPES, sampling) == example
+    assert data.training_example(coded, *TYPES, sampling) == example
 
 
 def test_negatives_are_drawn_anew_each_epoch_and_a_fixed_number_where_asked():
     coded = data.Encoded(Sentence("s", ["w"] * 30), [0] * 32, [True] * 32, list(range(1, 31)), list(range(2, 32)))
-    one, two = (data.training_example(coded, TYPES, data.Sampling(epoch=k)).spans for k in (1, 2))
+    one, two = (data.training_example(coded, *TYPES, data.Sampling(epoch=k)).spans for k in (1, 2))
     assert len(one) == 30 and one != two
-    assert len(data.training_example(coded, TYPES, data.Sampling(count=100)).spans) == 100
+    assert len(data.training_example(coded, *TYPES, data.Sampling(count=100)).spans) == 100
 
 
 def test_pairs_among_all_sampled_spans_where_asked():
     sentence = Sentence("s", ["w"] * 9, [Entity("A", 0, 1), Entity("B", 3, 4)])
     coded = data.Encoded(sentence, [0] * 11, [True] * 11, list(range(1, 10)), list(range(2, 11)))
-    example = data.training_example(coded, TYPES, data.Sampling(rate=5, among="sampled"))
+    example = data.training_example(coded, *TYPES, data.Sampling(rate=5, among="sampled"))
     assert len(example.spans) == 12 and len(example.pairs) == 5 and example.arguments == 12
     assert {0, 1} != {k for pair in example.pairs for k in pair}
 
@@ -547,7 +546,7 @@ def test_conll04_reader_names_the_line_that_is_wrong(line):
 
 ACE = {
     "doc_key": "d", "sentences": [["He", "left", "."], ["The", "old", "man", "saw", "Rome"]],
-    "ner": [[[0, 0, "PER"]], [[3, 5, "PER", 5, 5], [7, 7, "GPE"]]],
+    "ner": [[[0, 0, "PER", 0, 0]], [[3, 5, "PER", 5, 5], [7, 7, "GPE", 7, 7]]],
     "relations": [[], [[3, 5, 7, 7, "PHYS"]]],
 }  # fmt: skip
 
@@ -560,7 +559,21 @@ def test_ace05_reader_by_mention_and_by_head():
     assert by_head.entities == [Entity("PER", 2, 3), Entity("GPE", 4, 5)] and by_head.relations[0].head == by_head.entities[0]
 
 
-@pytest.mark.parametrize("change", [{"ner": [[[0, 9, "PER"]], []]}, {"relations": [[[0, 0, 1, 1, "X"]], []]}, {"sentences": 3}, {"ner": []}])
+def test_ace05_keeps_both_types_of_a_span_and_what_the_reader_cannot_use_is_left_out():
+    both = ACE | {"sentences": [[], ["a", "\u2028"]], "ner": [[], [[0, 0, "PER"], [0, 0, "ORG"], [1, 1, "ORG"]]], "relations": [[], [[0, 0, 1, 1, "X"]]]}
+    (sentence,) = data.parse_ace05(json.dumps(both, ensure_ascii=False), "f")
+    assert [e.type for e in sentence.entities] == ["PER", "ORG", "ORG"] and sentence.relations[0].head.type == "PER"
+    with pytest.raises(DataError, match="--heads-only: the entity at 0 to 0 has no head region"):
+        data.parse_ace05(json.dumps(both), "f", heads_only=True)
+    shared = ACE | {"ner": [[], [[3, 5, "PER", 5, 5], [4, 5, "PER", 5, 5]]], "relations": [[], [[3, 5, 4, 5, "X"]]]}
+    assert data.parse_ace05(json.dumps(shared), "f", heads_only=True)[1].relations == []
+
+
+ACE_WRONG = [{"ner": [[[0, 9, "PER"]], []]}, {"relations": [[[0, 0, 1, 1, "X"]], []]}, {"sentences": 3}, {"ner": []}, {"sentences": ["abc", ["d"]]},
+             {"ner": [[[0, 0, None]], []]}, {"ner": [[[True, 0, "PER"]], []]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ACE_WRONG, ids=range(len(ACE_WRONG)))
 def test_ace05_reader_names_the_document_that_is_wrong(change):
     with pytest.raises(DataError, match="f, line 2: "):
         data.parse_ace05(json.dumps(ACE) + "\n" + json.dumps(ACE | change), "f")
@@ -577,13 +590,18 @@ def test_what_is_written_in_sperts_json_is_read_back(tmp_path_factory, written):
 RECORD = {"tokens": ["a", "b"], "entities": [{"type": "A", "start": 0, "end": 1}, {"type": "A", "start": 1, "end": 2}],
           "relations": [{"type": "R", "head": 0, "tail": 1}]}  # fmt: skip
 WRONG = [
-    ({"tokens": []}, "one at least"), ({"tokens": "ab"}, "must be words"), ({"tokens": ["a", ""]}, "none of them empty"), ({"tokens": None}, "must be words"),
-    ({"entities": [{"type": "A", "start": 0, "end": 3}]}, "that has 2"), ({"entities": [{"type": "A", "start": 1, "end": 1}]}, "that has 2"),
-    ({"entities": [{"type": "A", "start": -1, "end": 1}]}, "that has 2"), ({"entities": [{"type": "A", "start": 0.0, "end": 1}]}, "that has 2"),
-    ({"entities": [{"type": "", "start": 0, "end": 1}]}, "must be a name"), ({"entities": [{"start": 0, "end": 1}]}, "KeyError 'type'; a record is"),
-    ({"entities": {}}, "0 entities"), ({"entities": [3]}, ""), ({"relations": [{"type": "R", "head": 0, "tail": 2}]}, "two of its 2 entities"),
-    ({"relations": [{"type": "R", "head": 1, "tail": 1}]}, "two of its 2 entities"), ({"relations": [{"type": "R", "head": True, "tail": 1}]}, "two of its 2 entities"),
-    ({"relations": [{"type": None, "head": 0, "tail": 1}]}, "must be a name"), ({"relations": None}, ""),
+    ({"tokens": []}, "must be strings"), ({"tokens": "ab"}, "must be strings"), ({"tokens": ["a", ""]}, "must be strings"),
+    ({"tokens": None}, "must be strings"), ({"tokens": ["a", "\ud800"]}, "surrogates not allowed"),
+    ({"entities": [{"type": "A", "start": 0, "end": 3}], "relations": []}, "that has 2"),
+    ({"entities": [{"type": "A", "start": 1, "end": 1}], "relations": []}, "that has 2"),
+    ({"entities": [{"type": "A", "start": -1, "end": 1}], "relations": []}, "that has 2"),
+    ({"entities": [{"type": "A", "start": 0.0, "end": 1}], "relations": []}, "that has 2"),
+    ({"entities": [{"type": "", "start": 0, "end": 1}], "relations": []}, "must be a name"),
+    ({"entities": [{"start": 0, "end": 1}]}, "KeyError 'type'"), ({"entities": {}}, "two of its 0 entities"), ({"entities": [3]}, "it must be"),
+    ({"relations": [{"type": "R", "head": 0, "tail": 2}]}, "two of its 2 entities"),
+    ({"relations": [{"type": "R", "head": True, "tail": 1}]}, "two of its 2 entities"),
+    ({"relations": [{"type": "R", "head": 1, "tail": 1}]}, "joins an entity with itself"),
+    ({"relations": [{"type": None, "head": 0, "tail": 1}]}, "must be a name"), ({"relations": None}, "it must be"),
 ]  # fmt: skip
 
 
@@ -597,7 +615,7 @@ def test_a_wrong_record_is_named_and_all_of_them_are(tmp_path, change, says):
     assert first.startswith(f"{path}, record 0: ") and second.startswith(f"{path}, record 2: ") and says in first
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff[]", b"[]"])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff[]", b"[]", b"[" * 100000])
 def test_a_file_that_holds_no_sentences_is_one_line_and_status_2(tmp_path, content, capsys):
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.json").write_bytes(content)
@@ -725,6 +743,8 @@ def test_no_network_for_the_encoder_is_one_line_within_seconds(tmp_path):
 
 
 BAD_FLAGS = [
+    ("--negative-rate", -5), ("--warmup", "nan"), ("--dropout", 2), ("--lr", "nan"), ("--clip", -1), ("--layers", 100000), ("--load", ""),
+    ("--seed", 10**20), ("--fold", 7), ("--heads-only",), ("--dataset", "n" * 5000), ("--load", "n" * 5000, "--predict", "x"),
     ("--epochs", 0), ("--model", "spert", "--ablate", "local"), ("--model", "spert", "--attention", "dot"), ("--encoder", HERE),
     ("--encoder", "a//b"), ("--dataset", "nowhere"), ("--dataset", HERE), ("--dataset", "ade", "--fold", 10), ("--device", "abacus"),
     ("--output", HERE), ("--heads", 7), ("--load", HERE, "--evaluate"), ("--predict", "x"), ("--evaluate",),
@@ -774,7 +794,11 @@ def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path):
 
 
 def test_train_on_dev_keeps_the_last_epoch(tmp_path):
-    result = train.train(train.settings_of(epochs=2, train_on_dev=True, output=str(tmp_path / "run")))
+    for name, kind in (("train", "A"), ("dev", "only-dev"), ("test", "A")):
+        record = RECORD | {"entities": [{"type": kind, "start": 0, "end": 1}], "relations": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps([record]))
+    given = dict(dataset=str(tmp_path), encoder="tiny", epochs=2, train_on_dev=True, output=str(tmp_path / "run"))
+    result = train.train(train.settings_of(**given))
     history = [json.loads(line) for line in (tmp_path / "run/history.jsonl").read_text().splitlines()]
     assert result["best_epoch"] == 2 and len(history) == 2 and "entity_f1" not in history[0]
 
@@ -786,6 +810,27 @@ def test_a_corpus_of_ones_own_without_relations_trains(tmp_path, capsys):
         given = ["--dataset", tmp_path, "--encoder", "tiny", "--epochs", 1, "--model", model, "--output", tmp_path / model]
         assert train.main([str(a) for a in given]) == 0
         assert json.loads((tmp_path / model / "metrics.json").read_text())["relation"]["strict"]["micro"]["gold"] == 0
+
+
+def test_an_entity_and_a_relation_may_have_the_same_type(tmp_path):
+    record = RECORD | {"relations": [{"type": "A", "head": 0, "tail": 1}, {"type": "R", "head": 1, "tail": 0}]}
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([record] * 4))
+    result = train.train(train.settings_of(dataset=str(tmp_path), encoder="tiny", epochs=60, lr=1e-3, output=str(tmp_path / "run")))
+    assert result["entity"]["micro"]["f1"] == result["relation"]["strict"]["micro"]["f1"] == 100
+
+
+def test_an_encoder_that_is_not_whole_is_named(tmp_path):
+    source = data.learn_tokenizer(data.toy().train)
+    for lack in ("weights", "vocabulary"):
+        folder = tmp_path / lack
+        spanrel.build_encoder("tiny", len(source)).save_pretrained(folder)
+        if lack == "weights":
+            source.save_pretrained(folder)
+            settings = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 3}))
+        with pytest.raises(DataError, match=f"--encoder .*{lack}"):
+            train.new_run(train.settings_of(encoder=str(folder)), data.toy())
 
 
 @pytest.fixture(scope="session")

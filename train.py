@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import random
-import resource
+import re
 import sys
 import time
 from collections import Counter
@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
@@ -66,15 +65,21 @@ DATASET = {
 BASELINE = {**SPERT, "batch_size": 2, "head_lr": 5e-5, "negative_count": 100}
 
 
+# What numbers can be; the others are from 0.
+RANGE = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
+RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000)) | {"hidden": (1, 2**16), "width_dim": (1, 2**16)}
+
+
 def settings_of(**given) -> Settings:
     """Settings from flags by name, those of `Config` among them; the dataset's and the model's defaults fill the rest."""
     baseline = given.get("model") == "spert"
     if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
         raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
     chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
-    for name in ("epochs", "batch_size", "heads", "hidden", "layers", "context_layers", "width_dim", "max_width"):
-        if chosen.get(name, 1) < 1:
-            raise DataError(f"--{name.replace('_', '-')} {chosen[name]}: must be 1 or more")
+    for name, value in chosen.items():
+        low, high = RANGE.get(name, (0, 2**31))
+        if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
+            raise DataError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
     shapes = {f.name: chosen.pop(f.name) for f in dataclasses.fields(Config) if f.name in chosen}
     return Settings(**chosen, config=Config(**shapes))
 
@@ -112,6 +117,9 @@ class Run:
 
     def predict(self, texts: list[str]) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations found in it."""
+        for number, text in enumerate(texts, 1):
+            if re.search("[\ud800-\udfff]", text):
+                raise DataError(f"text {number} is not UTF-8")
         return self.annotate(self.encode([Sentence.from_text(text, f"text {k}") for k, text in enumerate(texts, 1)]))
 
     def annotate(self, encoded: list[data.Encoded]) -> list[Sentence]:
@@ -171,11 +179,18 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
             source = locate_encoder(settings.encoder)
             tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
         encoder = build_encoder(source, len(tokenizer))
-    except (OSError, ValueError, KeyError) as error:  # a folder that holds something else, say
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"--encoder {settings.encoder}: {str(error).splitlines()[0]}") from None
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise DataError(f"--encoder {settings.encoder}: no vocabulary there; a tokenizer.json or vocab.txt belongs to it")
+    except DataError:
+        raise
+    except Exception as error:  # whatever transformers raises on a folder that holds something else
+        raise DataError(f"--encoder {settings.encoder}: {one_line(error)}") from None
     return assemble(settings, encoder, tokenizer, corpus.entity_types, corpus.relation_types)
+
+
+def one_line(error: Exception) -> str:
+    """What an exception of a library says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], relation_types: list[str]) -> Run:
@@ -193,7 +208,7 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         raise DataError(f"--device {name}: {str(error).splitlines()[0]}") from None
     return name
@@ -224,8 +239,7 @@ def locate_encoder(name: str) -> str:
     except RepositoryNotFoundError:
         raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
     except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"--encoder {name} is not here and could not be fetched ({reason}): give the folder of a copy with "
+        raise DataError(f"--encoder {name} is not here and could not be fetched ({one_line(error)}): give the folder of a copy with "
                         "--encoder FOLDER, or start without it: python train.py") from None
 
 
@@ -233,20 +247,21 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     """A saved run, ready to predict. Needs no network and no other file."""
     from transformers import AutoTokenizer
 
-    folder = Path(folder)
-    if missing := [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).exists()]:
-        raise DataError(f"{folder}: {missing[0]} is not there; a run folder is what `python train.py` writes")
+    folder, device = Path(folder), device_of(device)
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        if len(folder.name) > 255 or not (folder / name).is_file():
+            raise DataError(f"{str(folder)[:200]}: {name} is not there; a run folder is what `python train.py` writes")
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         shapes, settings = described["settings"].pop("config"), described["settings"]
         shapes["ablate"] = tuple(shapes["ablate"])
         settings = Settings(**{**settings, "device": device}, config=Config(**shapes))
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        encoder = build_encoder(described["encoder"], len(tokenizer))
+        encoder = build_encoder(dict(described["encoder"]), len(tokenizer))
         run = assemble(settings, encoder, tokenizer, described["entity_types"], described["relation_types"])
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: not a whole run: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # whatever json, transformers, safetensors or torch raise on what is not theirs
+        raise DataError(f"{folder}: not a whole run: {one_line(error)}") from None
     return run
 
 
@@ -305,16 +320,16 @@ def train(settings: Settings) -> dict:
     if settings.encoder == "tiny":
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
+    if settings.train_on_dev:
+        corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus)
     splits = {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
-    if settings.train_on_dev:
-        splits["train"], splits["dev"] = splits["train"] + splits["dev"], []
     folder = new_folder(settings)
     best = fit(run, splits["train"], splits["dev"], folder)
     if splits["dev"]:
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
     result, predicted = measure(run, splits["test"])
-    peak = torch.cuda.max_memory_allocated() if run.device.type == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory(run.device)
     result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "seconds": time.time() - begun, "peak_memory": peak}
     write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
     write(folder / "metrics.json", json.dumps(result, indent=1).encode())
@@ -323,6 +338,17 @@ def train(settings: Settings) -> dict:
     print(final_table(settings, result))
     print(f"{time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
     return result
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that were in use: on a GPU of its own memory, else of the process's; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def new_folder(settings: Settings) -> Path:
@@ -344,13 +370,12 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
     """The loop. Keeps the weights of the best epoch on dev, by the mean of entity and strict relation F1, in `folder`;
     of the last one where there is no dev [L14]. Returns that epoch."""
     settings, config, best, chosen = run.settings, run.settings.config, -1.0, 0
-    types = {name: k for names in (run.entity_types, run.relation_types) for k, name in enumerate(names, 1)}
     sampling = Sampling(config.max_width, settings.negative_rate, settings.negative_count or None, settings.pairs_among, settings.seed)
     optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
     for sampling.epoch in range(1, settings.epochs + 1):
         begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
         batches = data.batches_of(train, settings.batch_size, rng)
-        losses = train_epoch(run, batches, types, sampling, optimizer, schedule)
+        losses = train_epoch(run, batches, sampling, optimizer, schedule)
         line = {"epoch": sampling.epoch, **losses}
         if dev:
             result, _ = measure(run, dev)
@@ -370,13 +395,13 @@ def average(settings: Settings, table: dict) -> float:
     return table["macro" if settings.dataset == "ade" else "micro"]["f1"]
 
 
-def train_epoch(run: Run, batches: list, types: dict, sampling: Sampling, optimizer, schedule) -> dict:
+def train_epoch(run: Run, batches: list, sampling: Sampling, optimizer, schedule) -> dict:
     """One pass over the batches; the mean losses."""
     run.model.train()
     sums = torch.zeros(3, device=run.device)
     bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=None)
     for step, part in enumerate(bar, 1):
-        batch = run.batch([data.training_example(e, types, sampling) for e in part])
+        batch = run.batch([data.training_example(e, run.entity_types, run.relation_types, sampling) for e in part])
         losses = train_step(run, batch)
         losses[0].backward()
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
@@ -506,29 +531,17 @@ def main(arguments: list[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()  # its load reports name weights that nothing here uses
     transformers.logging.disable_progress_bar()
     given = vars(parser_of().parse_args(arguments))
-    load_from, texts, evaluate = given.pop("load"), given.pop("predict"), given.pop("evaluate")
-    try:
-        if load_from:
-            use(load_from, texts, evaluate, given)
-        elif texts or evaluate:
-            raise DataError("--predict and --evaluate go with --load RUN")
-        else:
-            train(settings_of(**{**given, "ablate": tuple(given.get("ablate", ()))}))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    asked = [given.pop(name) for name in ("load", "predict", "evaluate")]
+    given["ablate"] = tuple(given.get("ablate", ()))
+    return data.command_line(lambda: use(*asked, given) if asked != [None, None, False] else train(settings_of(**given)))
 
 
-def use(folder: str, texts: list[str] | None, evaluate: bool, given: dict):
+def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict):
     """Predicts with a saved run, or scores it again."""
-    if fixed := sorted(set(given) - {"device", "data_dir"}):
+    if folder is None or not texts and not evaluate:
+        raise DataError("--load RUN and --predict TEXT or --evaluate go together")
+    if fixed := sorted(name for name, value in given.items() if value != () and name not in ("device", "data_dir")):
         raise DataError(f"--{fixed[0].replace('_', '-')}: a saved run keeps its own; only --device and --data-dir can differ")
-    if not texts and not evaluate:
-        raise DataError("--load RUN goes with --predict TEXT or --evaluate")
     run = load(folder, given.get("device", "auto"))
     for sentence in run.predict(texts or []):
         print(show(sentence, colour=sys.stdout.isatty()))
