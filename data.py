@@ -128,21 +128,22 @@ CAUSES, SPARES = ["induced", "provoked", "triggered"], ["relieved", "cured", "ea
 PROVES, REFUTES = ["confirmed", "proved"], ["refuted", "excluded"]
 SYMPTOMS, FORMS = ["itch", "cough", "wart", "acne", "burn"], ["gel", "syrup", "cream", "patch", "spray"]
 
-# What a capital letter of a pattern stands for. Letters of one list never stand for the same in a sentence.
-SLOTS = {"D": DRUGS, "E": DRUGS, "X": EFFECTS, "Y": EFFECTS, "Z": EFFECTS, "U": CAUSES + SPARES, "V": CAUSES + SPARES,
-         "W": CAUSES + SPARES, "J": PROVES + REFUTES, "A": ["young", "old", "frail", "healthy"], "P": ["woman", "man", "child", "nurse"],
-         "N": [str(n) for n in range(2, 31)], "S": SYMPTOMS, "F": FORMS}  # fmt: skip
-# Patterns by phenomenon. Brackets hold an entity of several parts: a compound C, whose last noun is its head, or an effect
-# around a drug. Behind the bar stand the pairs of effect and drug that are related: XD always, XDU if the word for U says so.
+VERBS, VERDICTS = CAUSES + SPARES, PROVES + REFUTES
+
+# Patterns by phenomenon. D and E stand for two drugs, X, Y and Z for three effects, T for an effect around the drug D, C for a
+# compound, the other capitals for `WORDS`. Behind the bar are the pairs of effect and drug that are related: XD always, XDU if
+# the word for U says so.
 PATTERNS = {
-    "span": ["we report on [C] in a A P .", "a A P told us of [C] .", "[C] was the topic of this A letter .", "in the A P , [C] came first ."],
+    "span": ["we report on C in a A P .", "a A P told us of C .", "C was the topic of this A letter .", "in the A P , C came first ."],
     "local": ["D U X but V Y . | XDU YDV", "D U X , whereas E V Y . | XDU YEV", "while D U X , it V Y and later W Z . | XDU YDV ZDW"],
     "sentence": ["X in a patient on D : rechallenge J the suspicion . | XDJ", "as J by a later rechallenge , X came with D . | XDJ",
                  "a patient on D had X , and later tests J our first idea . | XDJ"],
-    "": ["D - induced X is usually a dramatic condition . | XD", "severe [D toxicity] was suspected in a A P . | ]D",
+    "": ["D - induced X is usually a dramatic condition . | XD", "severe T was suspected in a A P . | TD",
          "the patient received D for N days .", "there was no history of X after N years .", "the D level was normal on day N ."],
 }  # fmt: skip
-COMPOUNDS = ["{}", "new {}", "{} grade two", "{} of old"]
+WORDS = {"U": VERBS, "V": VERBS, "W": VERBS, "J": VERDICTS, "A": ["young", "old", "frail", "healthy"],
+         "P": ["woman", "man", "child", "nurse"], "N": [str(n) for n in range(2, 31)]}  # fmt: skip
+COMPOUNDS = ["{} {}", "new {} {}", "{} {} grade two", "{} {} of old"]
 
 
 def toy(seed: int = 2020, sizes: tuple[int, int, int] = (400, 100, 200)) -> Corpus:
@@ -161,26 +162,23 @@ def toy(seed: int = 2020, sizes: tuple[int, int, int] = (400, 100, 200)) -> Corp
 
 
 def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
-    """A pattern of the phenomenon with its slots filled."""
+    """A pattern of the phenomenon with its letters replaced."""
     pattern, _, pairs = rng.choice(PATTERNS[phenomenon]).partition(" | ")
-    nouns = rng.choice(["S F", "F S"])
-    pattern = pattern.replace("C", rng.choice(COMPOUNDS).format(nouns))
-    fill = {slot: rng.choice(names) for slot, names in SLOTS.items()}
-    for slots, names in (("DE", DRUGS), ("XYZ", EFFECTS)):
-        fill |= dict(zip(slots, rng.sample(names, len(slots))))
-    words, found, opened = [], {}, None
-    for part in pattern.replace("[", "[ ").replace("]", " ]").split():
-        if part == "[":
-            opened = len(words)
-        elif part == "]":
-            found["]"] = Entity("Drug" if nouns == "S F" and phenomenon else "Adverse-Effect", opened, len(words))
-        else:
-            words += fill.get(part, part).split()
-            if part in ("D", "E", "X", "Y", "Z"):
-                found[part] = Entity("Drug" if part in "DE" else "Adverse-Effect", len(words) - len(fill[part].split()), len(words))
+    nouns = rng.sample([rng.choice(SYMPTOMS), rng.choice(FORMS)], 2)  # in either order; the second is the head
+    fill = {letter: rng.choice(words) for letter, words in WORDS.items()} | {"C": rng.choice(COMPOUNDS).format(*nouns)}
+    fill |= dict(zip("DEXYZ", rng.sample(DRUGS, 2) + rng.sample(EFFECTS, 3)))
+    fill["T"] = f"{fill['D']} toxicity"
+    types = dict.fromkeys("DE", "Drug") | dict.fromkeys("XYZT", "Adverse-Effect") | {"C": "Drug" if nouns[1] in FORMS else "Adverse-Effect"}
+    words, found = [], {}
+    for part in pattern.split():
+        start, words = len(words), words + fill.get(part, part).split()
+        if part in types:
+            found[part] = Entity(types[part], start, len(words))
+        if part == "T":
+            found["D"] = Entity("Drug", start, len(words) - 1)
     words[0] = words[0][0].upper() + words[0][1:]
-    holds = lambda decider: not decider or fill[decider[0]] in CAUSES + PROVES  # noqa: E731
-    relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *decider in pairs.split() if holds(decider)]
+    says_so = lambda decider: not decider or fill[decider[0]] in CAUSES + PROVES  # noqa: E731
+    relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *decider in pairs.split() if says_so(decider)]
     return Sentence(id, words, list(found.values()), relations, phenomenon=phenomenon)
 
 
