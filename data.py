@@ -94,7 +94,7 @@ class Sentence:
 
 @dataclass
 class Corpus:
-    """Three splits, and the types that training can learn, in alphabetical order."""
+    """Three splits."""
 
     name: str
     train: list[Sentence]
@@ -105,13 +105,9 @@ class Corpus:
     def splits(self) -> dict[str, list[Sentence]]:
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
-    @property
-    def entity_types(self) -> list[str]:
-        return sorted({entity.type for sentence in self.train for entity in sentence.entities})
-
-    @property
-    def relation_types(self) -> list[str]:
-        return sorted({relation.type for sentence in self.train for relation in sentence.relations})
+    def types(self, items: str) -> list[str]:
+        """The types of train's "entities" or "relations"."""
+        return sorted({item.type for sentence in self.train for item in getattr(sentence, items)})
 
 
 # -- toy: an embedded corpus, which looks like ADE and shows the paper's three motives (§1, Figure 1) ---------------------
@@ -292,36 +288,31 @@ def read_conll04(data_dir: Path) -> Corpus:
 
 
 def parse_conll04(text: str, where) -> list[Sentence]:
-    """The documents, each behind a line `#doc id`, a word a line."""
-    documents: list[tuple[str, list]] = []
+    """The documents, each behind a line `#doc id` and taken as one sentence; a word a line. A relation stands at its head's
+    last word and names its tail's."""
+    sentences: list[Sentence] = []
+    related: list[tuple] = []
     for number, line in enumerate(text.splitlines(), 1):
         with reading(f"{where}, line {number}", "index, word, BIO tag, relation types and their tails, with tabs between"):
             if line.startswith("#doc"):
-                documents.append((line.removeprefix("#doc").strip(), []))
+                sentences.append(Sentence(line.removeprefix("#doc").strip(), []))
                 continue
             _, word, tag, names, tails = line.split("\t")
-            if not re.fullmatch(r"O|[BI]-\S+", tag):
-                raise DataError(f"{tag!r} is no BIO tag")
-            related = zip(re.findall(r"'([^']+)'", names), map(int, re.findall(r"\d+", tails)))
-            documents[-1][1].append((number, word, tag, [(name, tail) for name, tail in related if name != "N"]))
-    return [conll04_sentence(id, rows, where) for id, rows in documents]
-
-
-def conll04_sentence(id: str, rows: list, where) -> Sentence:
-    """One document, as one sentence. A relation stands at its head's last word and names its tail's last word."""
-    entities: list[Entity] = []
-    for index, (_, _, tag, _) in enumerate(rows):
-        if tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (index, tag[2:]):
-            entities[-1] = Entity(tag[2:], entities[-1].start, index + 1)
-        elif tag != "O":
-            entities.append(Entity(tag[2:], index, index + 1))  # an I- behind O opens an entity, too [L24]
-    by_last, relations = {entity.end - 1: entity for entity in entities}, []
-    for index, (number, _, _, related) in enumerate(rows):
-        for name, tail in related:
-            if index == tail or not {index, tail} <= set(by_last):
-                raise DataError(f"{where}, line {number}: {name} must join the last words of two entities, not {index} and {tail}")
-            relations.append(Relation(name, by_last[index], by_last[tail]))
-    return Sentence(id, [word for _, word, _, _ in rows], entities, relations)
+            words, entities = sentences[-1].words, sentences[-1].entities
+            if tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (len(words), tag[2:]):
+                entities[-1] = Entity(tag[2:], entities[-1].start, len(words) + 1)
+            elif tag != "O":  # an I- behind O opens an entity, too [L24]
+                entities.append(Entity(re.fullmatch(r"[BI]-(\S+)", tag)[1], len(words), len(words) + 1))
+            for name, tail in zip(re.findall(r"'([^']+)'", names), re.findall(r"\d+", tails)):
+                if name != "N":
+                    related.append((number, sentences[-1], name, len(words), int(tail)))
+            words.append(word)
+    for number, sentence, name, head, tail in related:
+        with reading(f"{where}, line {number}", "such that a relation joins the last words of two entities"):
+            by_last = {entity.end - 1: entity for entity in sentence.entities}
+            sentence.relations.append(Relation(name, by_last[head], by_last[tail]))
+    with reading(where, "documents of words, whose relations join two entities"):
+        return [checked(s.id, s.words, s.entities, s.relations) for s in sentences]
 
 
 def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
@@ -493,11 +484,6 @@ def enumerate_spans(n: int, max_width: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n) for j in range(i + 1, min(i + max_width, n) + 1)]
 
 
-def draw(available: list, k: int, seed: int, epoch: int, sentence: str, what: str) -> list:
-    """min(k, all) of `available`, none twice, each equally likely; a function of (seed, epoch, sentence) [L29]."""
-    return random.Random(f"{seed} {epoch} {sentence} {what}").sample(available, min(k, len(available)))
-
-
 @dataclass
 class Sampling:
     """How negatives are drawn (§3.4); `epoch` moves on, so that each epoch draws its own [L29]."""
@@ -509,9 +495,11 @@ class Sampling:
     seed: int = 0
     epoch: int = 0
 
-    def negatives(self, gold: int) -> int:
-        """How many negatives go with so many gold samples."""
-        return self.rate * max(1, gold) if self.count is None else self.count
+    def draw(self, available: list, gold: int, sentence: str, what: str) -> list:
+        """As many of `available` as go with so many gold samples, none twice, each equally likely; what comes is a function
+        of (seed, epoch, sentence) [L29]."""
+        k = self.rate * max(1, gold) if self.count is None else self.count
+        return random.Random(f"{self.seed} {self.epoch} {sentence} {what}").sample(available, min(k, len(available)))
 
 
 @dataclass
@@ -529,12 +517,12 @@ class Example:
 
 def training_example(encoded: Encoded, entity_types: list[str], relation_types: list[str], sampling: Sampling) -> Example:
     """The gold spans and pairs of a sentence with fresh negatives; gold wider than the threshold is no candidate [L18]."""
-    sentence, key, gold, related = encoded.sentence, (sampling.seed, sampling.epoch, encoded.sentence.id), {}, {}
+    sentence, gold, related = encoded.sentence, {}, {}
     for entity in sentence.entities:
         if entity.end - entity.start <= sampling.max_width:  # of two types of a span, the first
             gold.setdefault((entity.start, entity.end), 1 + entity_types.index(entity.type))
     others = [span for span in enumerate_spans(len(sentence.words), sampling.max_width) if span not in gold]
-    spans = list(gold) + draw(others, sampling.negatives(len(gold)), *key, "spans")
+    spans = list(gold) + sampling.draw(others, len(gold), sentence.id, "spans")
     arguments = len(gold) if sampling.among == "gold" else len(spans)  # [L13]
     at = {span: index for index, span in enumerate(gold)}
     for r in sentence.relations:
@@ -542,7 +530,7 @@ def training_example(encoded: Encoded, entity_types: list[str], relation_types: 
         if None not in pair and pair[0] != pair[1]:
             related.setdefault(pair, set()).add(1 + relation_types.index(r.type))
     others = [(a, b) for a in range(arguments) for b in range(arguments) if a != b and (a, b) not in related]
-    negative = draw(others, sampling.negatives(len(related)), *key, "pairs")
+    negative = sampling.draw(others, len(related), sentence.id, "pairs")
     return Example(encoded, spans, list(gold.values()) + [0] * (len(spans) - len(gold)), list(related) + negative,
                    list(related.values()) + [{0}] * len(negative), arguments)  # fmt: skip
 
@@ -638,7 +626,7 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
     for title, items in (("entities", lambda s: s.entities), ("relations", lambda s: s.relations)):
         rows.append((title, count(lambda s: len(items(s)))))
         rows += [(f"  {kind}", count(lambda s: sum(item.type == kind for item in items(s)))) for kind in kinds(items)]
-    known = {(Entity, name) for name in corpus.entity_types} | {(Relation, name) for name in corpus.relation_types}
+    known = {(Entity, name) for name in corpus.types("entities")} | {(Relation, name) for name in corpus.types("relations")}
     rows += [
         ("sentences with overlapping entities", count(overlap)),
         ("sentences without a relation", count(lambda s: not s.relations)),

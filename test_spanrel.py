@@ -256,6 +256,23 @@ SETTINGS += [dict(ablate=tuple(a for k, a in enumerate(ABLATIONS) if bits >> k &
 SETTINGS += [dict(relation_loss=reading) for reading in ("softmax-ce", "sigmoid-bce")] + [dict(project=True), SPERT]
 
 
+MINILM = HERE.parent / "shared/encoder/minilm-l6"
+
+
+@needs_corpora
+@pytest.mark.skipif(not MINILM.is_dir(), reason="put a pretrained encoder, as `save_pretrained` writes it, at ../shared/encoder/minilm-l6")
+@pytest.mark.parametrize("dataset", ["ade", "conll04"])
+@pytest.mark.parametrize("shape", [dict(), dict(ablate=ABLATIONS), dict(model="spert")], ids=["full", "ablated", "spert"])
+def test_real_corpora_train_with_a_real_encoder(dataset, shape):
+    corpus = data.read_corpus(dataset, REAL)
+    run = train.new_run(train.settings_of(dataset=dataset, encoder=str(MINILM), device="cpu", **shape), corpus)
+    optimizer, schedule = train.optimizer_of(run, 8)
+    batches = data.batches_of(run.encode(corpus.train[:4]), 2)
+    losses = [train.train_epoch(run, batches, data.Sampling(), optimizer, schedule)["loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert len(run.annotate(run.encode(corpus.test[:3]))) == 3
+
+
 def toy_run(epochs=1, **shape):
     chosen = dict(hidden=16, heads=2) | shape
     return train.new_run(train.settings_of(dataset="toy", epochs=epochs, **chosen), data.toy(sizes=(40, 10, 10)))
@@ -538,7 +555,7 @@ def test_conll04_reader_on_a_small_document():
     assert sentence.relations == [Relation("Live_In", ann, rome), Relation("Work_For", ann, ibm)]
 
 
-@pytest.mark.parametrize("line", ["0 Ann B-Peop ['N'] [0]", "0\tAnn\tPeop\t['N']\t[0]", "6\tx\tB-Loc\t['Kill']\t[2]", "6\tx\tO\t['Kill']\t[1]"])
+@pytest.mark.parametrize("line", ["0 Ann B-Peop ['N'] [0]", "0\tAnn\tPeop\t['N']\t[0]", "6\tx\tB-Loc\t['Kill']\t[2]", "6\tx\tO\t['Kill']\t[1]", "6\tx\tI\t['N']\t[6]"])
 def test_conll04_reader_names_the_line_that_is_wrong(line):
     with pytest.raises(DataError, match="f, line 8: "):
         data.parse_conll04(f"{DOCUMENT}\n{line}", "f")

@@ -185,7 +185,7 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
         raise
     except Exception as error:  # whatever transformers raises on a folder that holds something else
         raise DataError(f"--encoder {settings.encoder}: {one_line(error)}") from None
-    return assemble(settings, encoder, tokenizer, corpus.entity_types, corpus.relation_types)
+    return assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
 
 
 def one_line(error: Exception) -> str:
