@@ -48,13 +48,13 @@ class Settings:
     weight_decay: float = setting(0.01, "AdamW's, but for biases and layer norms (SpERT)")
     clip: float = setting(1.0, "largest norm of the gradient (SpERT)")
     negative_rate: int = setting(30, "negatives for each gold entity or relation of a sentence (§3.4)")
-    negative_count: int = setting(0, "this many negatives in each sentence instead, as SpERT does")
+    negative_count: int = setting(0, "this many negatives in each sentence instead, if not 0")
     pairs_among: str = setting("gold", "training pairs: among gold or all sampled spans [L13]", ("gold", "sampled"))
     train_on_dev: bool = setting(False, "train on train and dev, and keep the last epoch [L14]")
     seed: int = setting(0, "of weights, order, dropout and negatives")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: str = setting("fp32", "bf16: autocast, the loss in float32", ("fp32", "bf16"))
-    output: str = setting("", "the run's folder, which must not exist (default: a new one under runs/)")
+    output: str = setting("", "the run's folder, which must not exist yet; else a new one under runs/")
     config: Config = field(default_factory=Config)
 
 
@@ -501,7 +501,7 @@ def in_text(sentence: Sentence, item: Entity | Relation) -> str:
 def parser_of() -> argparse.ArgumentParser:
     """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
     usage = "python train.py [--flag value ...]; --help lists the flags"
-    shape = argparse.RawDescriptionHelpFormatter
+    shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)  # noqa: E731
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False)
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run")
@@ -510,18 +510,26 @@ def parser_of() -> argparse.ArgumentParser:
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
         for f in dataclasses.fields(kind):
-            if "help" not in f.metadata:
-                continue
-            default = " ".join(f.default) if isinstance(f.default, tuple) else f.default
-            how = {"choices": f.metadata["choices"], "default": argparse.SUPPRESS, "help": f"{f.metadata['help']} (default: {default})"}
-            if isinstance(f.default, bool):
-                how = {"action": "store_true", "default": argparse.SUPPRESS, "help": f.metadata["help"]}
-            elif isinstance(f.default, tuple):
-                how["nargs"] = "+"
-            else:
-                how["type"] = type(f.default)
-            group.add_argument("--" + f.name.replace("_", "-"), **how)
+            if f.metadata:
+                group.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=help_of(f), **shape_of(f))
     return parser
+
+
+def help_of(f: dataclasses.Field) -> str:
+    """A flag's line of help: what it is, its choices, its default, and where the toy corpus or SpERT has another."""
+    told = {"default": f.default, "toy": DATASET["toy"].get(f.name), "spert": BASELINE.get(f.name) if f.name != "model" else None}
+    told = [f"{name}: {value}" for name, value in told.items() if value not in (None, "", ()) and value is not False]
+    choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
+    return f"{f.metadata['help']}{choices}" + (f" ({'; '.join(told)})" if told else "")
+
+
+def shape_of(f: dataclasses.Field) -> dict:
+    """How argparse is to read the flag of a field."""
+    if isinstance(f.default, bool):
+        return {"action": "store_true"}
+    if isinstance(f.default, tuple):
+        return {"nargs": "+", "choices": f.metadata["choices"], "metavar": "PART"}
+    return {"type": type(f.default), "choices": f.metadata["choices"], "metavar": {int: "N", float: "X", str: "NAME"}[type(f.default)]}
 
 
 def main(arguments: list[str] | None = None) -> int:
