@@ -73,7 +73,7 @@ class Sentence:
 
     @classmethod
     def from_text(cls, text: str, id: str = "text") -> "Sentence":
-        """Cuts a text into words: runs of letters and digits, and every other visible character by itself."""
+        """Cuts a text into words: runs of letters and digits, and every other visible character by itself [L36]."""
         offsets = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
         return cls(id, [text[a:b] for a, b in offsets], text=text, offsets=offsets)
 
@@ -316,7 +316,8 @@ def parse_conll04(text: str, where) -> list[Sentence]:
 
 
 def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
-    """ACE05 as DyGIE++'s preprocessing writes it. With `heads_only` an entity is its head region [L22]."""
+    """ACE05 as DyGIE++'s preprocessing writes it, which is with head regions for entities; where a file has full mentions and
+    head regions, `heads_only` takes the latter [L22]."""
     paths = [data_dir / "ace05" / f"{split}.json" for split in ("train", "dev", "test")]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise DataError(f"{', '.join(missing)} not there: ACE05 is licensed (LDC2006T06); put there what DyGIE++'s preprocessing "
@@ -359,7 +360,15 @@ def read_folder(folder: Path) -> Corpus:
     paths = [folder / f"{split}.json" for split in ("train", "dev", "test")]
     if missing := [path.name for path in paths if not path.exists()]:
         raise DataError(f"--dataset {folder}: {missing[0]} is not there; a corpus is train.json, dev.json and test.json")
-    return Corpus(folder.resolve().name, *map(read_json, paths))
+    splits, wrong = [], []
+    for path in paths:
+        try:
+            splits.append(read_json(path))
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return Corpus(folder.resolve().name, *splits)
 
 
 def read_json(path: Path) -> list[Sentence]:
@@ -519,7 +528,7 @@ def training_example(encoded: Encoded, entity_types: list[str], relation_types: 
     """The gold spans and pairs of a sentence with fresh negatives; gold wider than the threshold is no candidate [L18]."""
     sentence, gold, related = encoded.sentence, {}, {}
     for entity in sentence.entities:
-        if entity.end - entity.start <= sampling.max_width:  # of two types of a span, the first
+        if entity.end - entity.start <= sampling.max_width:  # of two types of a span, the first [L35]
             gold.setdefault((entity.start, entity.end), 1 + entity_types.index(entity.type))
     others = [span for span in enumerate_spans(len(sentence.words), sampling.max_width) if span not in gold]
     spans = list(gold) + sampling.draw(others, len(gold), sentence.id, "spans")

@@ -67,7 +67,8 @@ BASELINE = {**SPERT, "batch_size": 2, "head_lr": 5e-5, "negative_count": 100}
 
 # What numbers can be; the others are from 0.
 RANGE = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
-RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000)) | {"hidden": (1, 2**16), "width_dim": (1, 2**16)}
+RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000)) | dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
+RANGE["clip"] = (1e-6, 2**31)
 
 
 def settings_of(**given) -> Settings:
@@ -76,6 +77,8 @@ def settings_of(**given) -> Settings:
     if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
         raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
     chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
+    if baseline:  # which has one learning rate
+        chosen["head_lr"] = given.get("head_lr", chosen.get("lr", BASELINE["head_lr"]))
     for name, value in chosen.items():
         low, high = RANGE.get(name, (0, 2**31))
         if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
@@ -274,6 +277,7 @@ def scores(gold: list[Sentence], predicted: list[Sentence]) -> dict:
     views = {
         "entity": lambda s: {(e.type, e.start, e.end) for e in s.entities},
         "strict": lambda s: {(r.type, r.head, r.tail) for r in s.relations},
+        # [L23] types of the arguments aside
         "boundaries": lambda s: {(r.type, r.head.start, r.head.end, r.tail.start, r.tail.end) for r in s.relations},
     }
     table = {name: tally([view(s) for s in gold], [view(s) for s in predicted]) for name, view in views.items()}
@@ -336,7 +340,7 @@ def train(settings: Settings) -> dict:
     colour = sys.stdout.isatty()
     print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(splits["test"], predicted))[:4]))
     print(final_table(settings, result))
-    print(f"{time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
+    print(f"the weights of epoch {best}; {time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
     return result
 
 
@@ -430,7 +434,7 @@ def optimizer_of(run: Run, steps: int):
     settings, groups = run.settings, {}
     for name, weight in run.model.named_parameters():
         rate = settings.lr if name.startswith("encoder.") else settings.head_lr
-        decay = 0.0 if name.endswith("bias") or "LayerNorm" in name else settings.weight_decay
+        decay = settings.weight_decay if weight.ndim > 1 else 0.0  # none for biases and layer norms
         groups.setdefault((rate, decay), []).append(weight)
     optimizer = torch.optim.AdamW([{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()])
     return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
