@@ -103,6 +103,7 @@ class Corpus:
 
     @property
     def splits(self) -> dict[str, list[Sentence]]:
+        """The three by name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
 
     def types(self, items: str) -> list[str]:
@@ -229,6 +230,27 @@ def reading(where: str, form: str):
         raise DataError(f"{where}: {what}; it must be {form}") from None
 
 
+def every(read, items) -> list:
+    """`read` of each item; what is wrong with any of them is told for all, a line each."""
+    done, wrong = [], []
+    for item in items:
+        try:
+            done.append(read(item))
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return done
+
+
+def splits_in(folder: Path, advice: str) -> list[Path]:
+    """train.json, dev.json and test.json of a folder, or the one line that names what is not there."""
+    paths = [folder / f"{split}.json" for split in ("train", "dev", "test")]
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise DataError(f"{', '.join(missing)} not there: {advice}")
+    return paths
+
+
 def read_ade(data_dir: Path, fold: int) -> Corpus:
     """ADE, one of ten folds: test is that fold, dev the next one, train the other eight [L17].
 
@@ -318,10 +340,8 @@ def parse_conll04(text: str, where) -> list[Sentence]:
 def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
     """ACE05 as DyGIE++'s preprocessing writes it, which is with head regions for entities; where a file has full mentions and
     head regions, `heads_only` takes the latter [L22]."""
-    paths = [data_dir / "ace05" / f"{split}.json" for split in ("train", "dev", "test")]
-    if missing := [str(path) for path in paths if not path.exists()]:
-        raise DataError(f"{', '.join(missing)} not there: ACE05 is licensed (LDC2006T06); put there what DyGIE++'s preprocessing "
-                        "writes, or start without it: python train.py")  # fmt: skip
+    advice = "ACE05 is licensed (LDC2006T06); put there what DyGIE++'s preprocessing writes, or start without it: python train.py"
+    paths = splits_in(data_dir / "ace05", advice)
     return Corpus("ace05", *(parse_ace05(text_of(path), path, heads_only) for path in paths))
 
 
@@ -357,38 +377,24 @@ def read_folder(folder: Path) -> Corpus:
     """A corpus of one's own: a folder with train.json, dev.json and test.json in SpERT's form."""
     if len(folder.name) > 255 or not folder.is_dir():
         raise DataError(f"--dataset {str(folder)[:200]}: neither {', '.join(DATASETS)} nor a folder")
-    paths = [folder / f"{split}.json" for split in ("train", "dev", "test")]
-    if missing := [path.name for path in paths if not path.exists()]:
-        raise DataError(f"--dataset {folder}: {missing[0]} is not there; a corpus is train.json, dev.json and test.json")
-    splits, wrong = [], []
-    for path in paths:
-        try:
-            splits.append(read_json(path))
-        except DataError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise DataError("\n".join(wrong))
-    return Corpus(folder.resolve().name, *splits)
+    return Corpus(folder.resolve().name, *every(read_json, splits_in(folder, "a corpus is train.json, dev.json and test.json")))
 
 
 def read_json(path: Path) -> list[Sentence]:
     """SpERT's JSON, a list of records: `start` and `end` count words, `end` excluded; `head` and `tail` count the entities.
     Names every record that is wrong."""
     form = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], "relations": [{"type", "head", "tail"}, ...]}'
-    text, sentences, wrong = text_of(path), [], []
+    text = text_of(path)
     with reading(path, f"JSON, a list of {form}"):
         records = json.loads(text)
         if not isinstance(records, list):
             raise DataError("it is no list")
-    for index, record in enumerate(records):
-        try:
-            with reading(f"{path}, record {index}", form):
-                sentences.append(sentence_of(record, f"{path.stem}-{index}"))
-        except DataError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise DataError("\n".join(wrong))
-    return sentences
+
+    def read(numbered: tuple[int, dict]) -> Sentence:
+        with reading(f"{path}, record {numbered[0]}", form):
+            return sentence_of(numbered[1], f"{path.stem}-{numbered[0]}")
+
+    return every(read, enumerate(records))
 
 
 def sentence_of(record: dict, id: str) -> Sentence:
@@ -652,6 +658,7 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Prints the card of the corpus that the command line names."""
     parser = argparse.ArgumentParser(description="The corpus card.", allow_abbrev=False)
     parser.add_argument("--dataset", default="toy", help=f"{', '.join(DATASETS)}, or a folder (default: toy)")
     parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")

@@ -138,6 +138,7 @@ class Attention(nn.Module):
         return masked_softmax(self.score(query, context), mask[:, None])
 
     def forward(self, query: Query, context: Context, mask: Mask) -> Float[Tensor, "B Q D"]:
+        """Attention(query, context, context), over what `mask` says is there for each query."""
         mixed = self.weights(query, context, mask) @ split_heads(self.value(context), self.heads)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
@@ -527,6 +528,7 @@ class SpERT(SpanRel):
     dropout and one linear layer. Its other settings are `SPERT`, above."""
 
     def build_heads(self, E: int, c: int):
+        """Two linear layers, each behind a dropout."""
         D, w = self.D, self.config.width_dim
         widths = (2 * D + w, E), (3 * D + 2 * w, c)
         self.ffnn_s, self.ffnn_r = (nn.Sequential(nn.Dropout(self.config.dropout), nn.Linear(*width)) for width in widths)
@@ -536,10 +538,12 @@ class SpERT(SpanRel):
             nn.init.zeros_(layer.bias)
 
     def represent_spans(self, X, is_token, spans, widths) -> Tensor:
+        """[X_0 ; max pooling of B_s ; W]"""
         pooled = masked_max(X, mask_inside(spans, X.shape[1]))
         return torch.cat([X[:, :1].expand(pooled.shape), pooled, self.width(widths - 1)], -1)
 
     def represent_pairs(self, X, is_token, spans, R_s, pairs) -> Tensor:
+        """[max pooling of B_c ; max pooling and W of s_1 ; the same of s_2]"""
         F_r, R_s = masked_max(X, mask_between(spans, pairs, X.shape[1])), R_s[..., self.D :]  # without [CLS]
         return torch.cat([F_r, take(R_s, pairs[..., 0]), take(R_s, pairs[..., 1])], -1)
 

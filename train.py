@@ -108,6 +108,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
+        """Where the model is."""
         return next(self.model.parameters()).device
 
     def encode(self, sentences: list[Sentence], where: str = "") -> list[data.Encoded]:
