@@ -237,7 +237,7 @@ def locate_encoder(name: str) -> str:
     except HFValidationError:
         raise DataError(f"--encoder {name}: no such folder, and no name on the hub could be that") from None
     try:
-        HfApi().model_info(name, timeout=10)
+        HfApi().model_info(name, timeout=8)
         files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
         return snapshot_download(name, allow_patterns=files)
     except RepositoryNotFoundError:
