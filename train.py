@@ -358,7 +358,8 @@ def peak_memory(device: torch.device) -> int:
 
 def new_folder(settings: Settings) -> Path:
     """The run's folder, made now; none that exists is ever used again."""
-    name = "-".join([Path(settings.dataset).name, settings.config.model, *settings.config.ablate, f"seed{settings.seed}"])
+    fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
+    name = "-".join([Path(settings.dataset).name, *fold, method(settings), *settings.config.ablate, f"seed{settings.seed}"])
     paths = [Path(settings.output)] if settings.output else (Path("runs") / f"{name}-{k}" for k in range(1, 10000))
     for path in paths:
         try:
@@ -453,9 +454,13 @@ PRINTED = {  # Tables 1 and 2: entity P, R, F1, then relation P, R, F1
 }  # fmt: skip
 
 
+def method(settings: Settings) -> str:
+    """The model by the name that it has in the tables."""
+    return "spert" if settings.config.model == "spert" else settings.config.attention
+
+
 def final_table(settings: Settings, result: dict) -> str:
     """The test scores in the layout of the paper's Table 1, above the row that the paper prints for this model."""
-    method = "spert" if settings.config.model == "spert" else settings.config.attention
     rows = [(f"{Path(settings.dataset).name}, test, {name}", result["entity"][name], result["relation"]["strict"][name])
             for name in ("micro", "macro")]
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
@@ -465,11 +470,11 @@ def final_table(settings: Settings, result: dict) -> str:
         rows.append((f"  entity: {kind}", part, None))
     for kind, part in result["relation"]["strict"]["by_type"].items():
         rows.append((f"  relation: {kind}", None, part))
-    printed = PRINTED.get(settings.dataset, {}).get(method)
+    printed = PRINTED.get(settings.dataset, {}).get(method(settings))
     if printed and not settings.config.ablate:
         half = len(printed) // 2
         names = ("p", "r", "f1") if half == 3 else ("f1",)
-        rows.append((f"the paper, {method}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
+        rows.append((f"the paper, {method(settings)}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
     there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)  # noqa: E731
     cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))  # noqa: E731
     head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
