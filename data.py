@@ -295,7 +295,7 @@ def ade_sentence(id: str, text: str, pairs: list) -> Sentence:
     for pair in pairs:
         both = []
         for kind, (name, at) in zip(("Adverse-Effect", "Drug"), pair):
-            a = at - origin + len(name) - len(name.lstrip())  # three mentions have a blank before or behind them
+            a = at - origin + len(name) - len(name.lstrip())  # two mentions of the release have a blank at an end
             both.append(Entity(kind, first[a], last[a + len(name.strip())]))
         sentence.relations.append(Relation("Adverse-Effect", *both))
     sentence.relations = list(dict.fromkeys(sentence.relations))
