@@ -6,7 +6,6 @@
 
 import hashlib
 import http.server
-import inspect
 import json
 import math
 import os
@@ -30,7 +29,7 @@ import data
 import spanrel
 import train
 from data import DataError, Entity, Relation, Sentence
-from spanrel import ABLATIONS, ATTENTION, EQUATIONS, SPERT, Config, SpanRel, SpERT
+from spanrel import ABLATIONS, ATTENTION, EQUATIONS, SPERT, Config, SpanRel
 
 HERE = Path(__file__).parent
 REAL = next((path for path in (HERE / "data", HERE.parent / "shared/data") if all((path / name).is_file() for name in data.SOURCES)), None)

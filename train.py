@@ -64,7 +64,6 @@ DATASET = {
 }
 BASELINE = {**SPERT, "batch_size": 2, "head_lr": 5e-5, "negative_count": 100}
 
-
 # What numbers can be; the others are from 0.
 RANGE = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
 RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000)) | dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
