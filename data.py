@@ -121,34 +121,38 @@ EFFECTS = (
     "rash,tremor,nausea,delirium,anemia,jaundice,vertigo,seizures,deafness,gout,psoriasis,hepatitis,hyponatremia,"
     "pulmonary toxicity,acute renal failure,loss of taste,severe optic nerve atrophy,swelling of the left hand"
 ).split(",")
-CAUSES, SPARES = ["induced", "provoked", "triggered"], ["relieved", "cured", "eased"]
-PROVES, REFUTES = ["confirmed", "proved"], ["refuted", "excluded"]
 SYMPTOMS, FORMS = ["itch", "cough", "wart", "acne", "burn"], ["gel", "syrup", "cream", "patch", "spray"]
+PROVES, REFUTES = ["confirmed", "proved"], ["refuted", "excluded"]
+GIVES, MEASURES = ["given", "infused"], ["measured", "checked"]
 
-VERBS, VERDICTS = CAUSES + SPARES, PROVES + REFUTES
-
-# Patterns by phenomenon. D and E stand for two drugs, X, Y and Z for three effects, T for an effect around the drug D, C for a
-# compound, the other capitals for `WORDS`. Behind the bar are the pairs of effect and drug that are related: XD always, XDU if
-# the word for U says so.
+# Patterns by phenomenon. D and E stand for two drugs, X and Y for two effects, T for an effect around the drug D, C for a
+# compound, S for a substance, U and V for test results, the other capitals for `WORDS`. Behind the bar are the pairs of effect
+# and drug that are related: XD always, XDU if what stands for U says so.
 PATTERNS = {
     "span": ["we report on C in a A P .", "a A P told us of C .", "C was the topic of this A letter .", "in the A P , C came first ."],
-    "local": ["D U X but V Y . | XDU YDV", "D U X , whereas E V Y . | XDU YEV", "while D U X , it V Y and later W Z . | XDU YDV ZDW"],
+    "local": ["D tested U for X , and E tested V for Y . | XDU YEV", "D tested U for X , but Y came with V tests for E . | XDU YEV",
+              "while X came with U tests for D , E tested V for Y . | XDU YEV",
+              "in a A P X came with U tests for D , and Y with V tests for E . | XDU YEV"],
     "sentence": ["X in a patient on D : rechallenge J the suspicion . | XDJ", "as J by a later rechallenge , X came with D . | XDJ",
-                 "a patient on D had X , and later tests J our first idea . | XDJ"],
+                 "a patient on D had X , and later tests J our first idea . | XDJ",
+                 "S was what had to be G in this A P .", "as G twice a day , S was normal in a A P ."],
     "": ["D - induced X is usually a dramatic condition . | XD", "severe T was suspected in a A P . | TD",
          "the patient received D for N days .", "there was no history of X after N years .", "the D level was normal on day N ."],
 }  # fmt: skip
-WORDS = {"U": VERBS, "V": VERBS, "W": VERBS, "J": VERDICTS, "A": ["young", "old", "frail", "healthy"],
-         "P": ["woman", "man", "child", "nurse"], "N": [str(n) for n in range(2, 31)]}  # fmt: skip
+WORDS = {"J": PROVES + REFUTES, "G": GIVES + MEASURES, "A": ["young", "old", "frail", "healthy"],
+         "P": ["woman", "man", "child", "nurse"], "N": [str(n) for n in range(2, 31)],
+         "S": ["glucose", "potassium", "calcium", "iron", "zinc", "oxygen"]}  # fmt: skip
 COMPOUNDS = ["{} {}", "new {} {}", "{} {} grade two", "{} {} of old"]
 
 
-def toy(seed: int = 2020, sizes: tuple[int, int, int] = (400, 100, 200)) -> Corpus:
+def toy(seed: int = 2020, sizes: tuple[int, int, int] = (600, 100, 400)) -> Corpus:
     """Sentences from a seeded grammar. Three of four show a motive of the paper, which `phenomenon` names:
 
     span      the type of a compound hangs on its head noun: a "cough syrup" is a Drug, a "syrup cough" an Adverse-Effect
-    local     which effects are a drug's hangs on the words between, among other such words: "A eased X but induced Y"
-    sentence  whether a pair is related hangs on a word elsewhere: "X in a patient on A : rechallenge refuted the suspicion"
+    local     whether a pair is related hangs on most of the words between, among other such words: "A tested positive,
+              negative and positive for X, and B tested negative, …"
+    sentence  it hangs on a word elsewhere: "X in a patient on A: rechallenge refuted the suspicion"; so does what a substance
+              is, a Drug if "given" and no entity if "measured"
     """
     rng, made, names = random.Random(seed), {}, list(PATTERNS)
     while len(made) < sum(sizes):  # what was made before is made again, so that no sentence is in two splits
@@ -163,9 +167,10 @@ def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
     pattern, _, pairs = rng.choice(PATTERNS[phenomenon]).partition(" | ")
     nouns = rng.sample([rng.choice(SYMPTOMS), rng.choice(FORMS)], 2)  # in either order; the second is the head
     fill = {letter: rng.choice(words) for letter, words in WORDS.items()} | {"C": rng.choice(COMPOUNDS).format(*nouns)}
-    fill |= dict(zip("DEXYZ", rng.sample(DRUGS, 2) + rng.sample(EFFECTS, 3)))
+    fill |= dict(zip("DEXY", rng.sample(DRUGS, 2) + rng.sample(EFFECTS, 2))) | {letter: toy_tests(rng) for letter in "UV"}
     fill["T"] = f"{fill['D']} toxicity"
-    types = dict.fromkeys("DE", "Drug") | dict.fromkeys("XYZT", "Adverse-Effect") | {"C": "Drug" if nouns[1] in FORMS else "Adverse-Effect"}
+    types = dict.fromkeys("DE", "Drug") | dict.fromkeys("XYT", "Adverse-Effect") | {"C": "Drug" if nouns[1] in FORMS else "Adverse-Effect"}
+    types |= {"S": "Drug"} if fill["G"] in GIVES else {}
     words, found = [], {}
     for part in pattern.split():
         start, words = len(words), words + fill.get(part, part).split()
@@ -174,9 +179,17 @@ def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
         if part == "T":
             found["D"] = Entity("Drug", start, len(words) - 1)
     words[0] = words[0][0].upper() + words[0][1:]
-    says_so = lambda decider: not decider or fill[decider[0]] in CAUSES + PROVES  # noqa: E731
-    relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *decider in pairs.split() if says_so(decider)]
+    says_so = lambda U: fill[U] in PROVES or fill[U].count("positive") > fill[U].count("negative")  # noqa: E731
+    relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *U in pairs.split() if all(map(says_so, U))]
     return Sentence(id, words, list(found.values()), relations, phenomenon=phenomenon)
+
+
+def toy_tests(rng: random.Random) -> str:
+    """Three or five test results; those that prevail do so by one."""
+    often, once = rng.sample(["positive", "negative"], 2)
+    k = rng.choice([1, 2])
+    results = rng.sample([often] * (k + 1) + [once] * k, 2 * k + 1)
+    return f"{' , '.join(results[:-1])} and {results[-1]}"
 
 
 # -- The published corpora ------------------------------------------------------------------------------------------------
@@ -443,18 +456,19 @@ def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, head
 
 
 def learn_tokenizer(sentences: list[Sentence], size: int = 8000):
-    """A WordPiece tokenizer learned from sentences, for an encoder with random weights: nothing is fetched."""
+    """An uncased WordPiece tokenizer learned from sentences, for an encoder with random weights: nothing is fetched."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import BertTokenizerFast
 
-    letters = sorted({letter for sentence in sentences for word in sentence.words for letter in word})
+    words = [word.lower() for sentence in sentences for word in sentence.words]
+    letters = sorted(set("".join(words)))
     first = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     # All letters are named beforehand: left to itself the trainer meets them in an order that differs from run to run.
     trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=2, show_progress=False, special_tokens=first)
     learned = Tokenizer(models.WordPiece())
     learned.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    learned.train_from_iterator((word for sentence in sentences for word in sentence.words), trainer)
-    return BertTokenizerFast(vocab=learned.get_vocab(), do_lower_case=False, strip_accents=False, model_max_length=512)
+    learned.train_from_iterator(words, trainer)
+    return BertTokenizerFast(vocab=learned.get_vocab(), do_lower_case=True, strip_accents=False, model_max_length=512)
 
 
 @dataclass

@@ -392,14 +392,18 @@ def joint_loss(
 # -- The model ------------------------------------------------------------------------------------------------------------
 
 
+TINY = dict(hidden_size=64, num_attention_heads=4, intermediate_size=128)
+# BERT with random weights, by name. base: BERT-base's architecture, for measuring; tiny-K: K layers.
+RANDOM = {"base": {}} | {name: {**TINY, "num_hidden_layers": k} for name, k in (("tiny", 0), ("tiny-0", 0), ("tiny-1", 1), ("tiny-2", 2))}
+
+
 def build_encoder(source, vocabulary: int) -> nn.Module:
     """The encoder (§3): `tiny` or `base`, BERT with random weights; the folder or hub name of any `AutoModel`; or, from a
     saved run, the description of one whose weights come later."""
     from transformers import AutoConfig, AutoModel
 
-    tiny = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
-    if source in ("tiny", "base"):  # base: BERT-base's architecture, for measuring
-        source = {"model_type": "bert", "vocab_size": vocabulary, **(tiny if source == "tiny" else {})}
+    if isinstance(source, str) and source in RANDOM:
+        source = {"model_type": "bert", "vocab_size": vocabulary, **RANDOM[source]}
     if isinstance(source, dict):
         encoder = AutoModel.from_config(AutoConfig.for_model(**source), dtype=torch.float32)
     else:

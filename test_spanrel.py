@@ -11,6 +11,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -577,9 +578,9 @@ def test_batches_hold_every_sentence_once(lengths, size, shuffled):
 
 def test_toy_shows_what_it_says():
     corpus = data.toy()
-    assert [len(part) for part in corpus.splits.values()] == [400, 100, 200] and corpus.train == data.toy().train
+    assert [len(part) for part in corpus.splits.values()] == [600, 100, 400] and corpus.train == data.toy().train
     everything = [s for part in corpus.splits.values() for s in part]
-    assert len({s.text for s in everything}) == 700
+    assert len({s.text for s in everything}) == 1100
     assert {s.phenomenon for s in everything} == {"span", "local", "sentence", ""}
     assert {e.end - e.start for s in everything for e in s.entities} >= {1, 2, 3, 4, 5}
     assert any(a.start < b.end and b.start < a.end for s in everything for a in s.entities for b in s.entities if a != b)
@@ -923,6 +924,32 @@ def test_spert_has_one_learning_rate():
     assert [train.settings_of(dataset="ade", model="spert", **given).head_lr for given in ({}, {"lr": 1e-4}, {"head_lr": 1.0})] == [5e-5, 1e-4, 1.0]
 
 
+def test_the_recorded_command_makes_the_same_run():
+    for flags in (
+        {}, {"dataset": "ade", "fold": 3}, {"model": "spert"}, {"dataset": "conll04", "model": "spert", "lr": 1e-4}, {"encoder": "my encoder"},
+        {"ablate": ("local", "span-specific"), "project": True, "attention": "dot", "seed": 4, "hidden": 96, "head_lr": 1e-4},
+    ):  # fmt: skip
+        settings = train.settings_of(**flags)
+        words = shlex.split(train.command_of(settings))
+        read = vars(train.parser_of().parse_args(words[2:]))
+        again = train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in read.items() if v and name != "benchmark"})
+        assert words[:2] == ["python", "train.py"] and again == settings, train.command_of(settings)
+
+
+def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_path):
+    result = train.train(train.settings_of(epochs=1, eval_split="dev", output=str(tmp_path / "run")))
+    assert result["entity"]["micro"]["gold"] == sum(len(s.entities) for s in data.toy().dev)
+    with pytest.raises(DataError, match="--eval-split dev and --train-on-dev"):
+        train.settings_of(eval_split="dev", train_on_dev=True)
+
+
+def test_benchmark_times_the_model_and_its_encoder(capsys):
+    assert train.main(["--benchmark", "--encoder", "tiny-1"]) == 0
+    lines = dict(re.match(r"(.*?) +([\d.]+)", line).groups() for line in capsys.readouterr().out.splitlines())
+    assert list(lines)[1:3] == ["training step", "encoder alone"] and all(float(value) > 0 for value in lines.values())
+    assert float(lines["training step / encoder alone"]) > 1
+
+
 def test_train_on_dev_keeps_the_last_epoch(tmp_path):
     for name, kind in (("train", "A"), ("dev", "only-dev"), ("test", "A")):
         record = RECORD | {"entities": [{"type": kind, "start": 0, "end": 1}], "relations": []}
@@ -982,7 +1009,7 @@ def test_the_default_run_is_quick_and_good(default_run):
     present = {path.name for path in folder.iterdir()}
     assert present >= {"config.json", "model.safetensors", "tokenizer.json", "metrics.json", "history.jsonl", "predictions.json"}
     assert len((folder / "history.jsonl").read_text().splitlines()) == metrics["settings"]["epochs"]
-    assert len(data.read_json(folder / "predictions.json")) == 200
+    assert len(data.read_json(folder / "predictions.json")) == 400
 
 
 @pytest.mark.slow

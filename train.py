@@ -11,8 +11,11 @@ import argparse
 import dataclasses
 import json
 import os
+import platform
 import random
 import re
+import shlex
+import statistics
 import sys
 import time
 from collections import Counter
@@ -26,7 +29,7 @@ from tqdm import tqdm
 
 import data
 from data import Corpus, DataError, Entity, Relation, Sampling, Sentence
-from spanrel import SPERT, Config, SpanRel, SpERT, build_encoder, setting
+from spanrel import RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, setting
 
 # -- Settings -------------------------------------------------------------------------------------------------------------
 
@@ -51,6 +54,7 @@ class Settings:
     negative_count: int = setting(0, "this many negatives in each sentence instead, if not 0")
     pairs_among: str = setting("gold", "training pairs: among gold or all sampled spans [L13]", ("gold", "sampled"))
     train_on_dev: bool = setting(False, "train on train and dev, and keep the last epoch [L14]")
+    eval_split: str = setting("test", "the split scored at the end; dev while settings are being chosen", ("test", "dev"))
     seed: int = setting(0, "of weights, order, dropout and negatives")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: str = setting("fp32", "bf16: autocast, the loss in float32", ("fp32", "bf16"))
@@ -60,7 +64,7 @@ class Settings:
 
 # What the baseline changes of the defaults above, then what a dataset does; flags given by hand come last.
 DATASET = {
-    "toy": dict(encoder="tiny", epochs=30, lr=1e-3, head_lr=1e-3, hidden=64),
+    "toy": dict(encoder="tiny", epochs=20, lr=1e-3, head_lr=1e-3, hidden=64),
 }
 BASELINE = {**SPERT, "batch_size": 2, "head_lr": 5e-5, "negative_count": 100}
 
@@ -82,6 +86,8 @@ def settings_of(**given) -> Settings:
         low, high = RANGE.get(name, (0, 2**31))
         if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
             raise DataError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+    if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
+        raise DataError("--eval-split dev and --train-on-dev: dev would be scored by a model that has seen it")
     shapes = {f.name: chosen.pop(f.name) for f in dataclasses.fields(Config) if f.name in chosen}
     return Settings(**chosen, config=Config(**shapes))
 
@@ -176,7 +182,7 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
 
     torch.manual_seed(settings.seed)
     try:
-        if settings.encoder in ("tiny", "base"):
+        if settings.encoder in RANDOM:
             source, tokenizer = settings.encoder, data.learn_tokenizer(corpus.train)
         else:
             source = locate_encoder(settings.encoder)
@@ -318,30 +324,56 @@ def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]
 # -- Training -------------------------------------------------------------------------------------------------------------
 
 
-def train(settings: Settings) -> dict:
-    """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
-    begun = time.time()
-    if settings.encoder == "tiny":
+def begin(settings: Settings) -> tuple[Run, dict[str, list[data.Encoded]]]:
+    """An untrained model, and the splits that it trains on and is scored on."""
+    if settings.encoder.startswith("tiny"):
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus)
-    splits = {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
+    return run, {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
+
+
+def train(settings: Settings) -> dict:
+    """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
+    begun = time.time()
+    run, splits = begin(settings)
     folder = new_folder(settings)
     best = fit(run, splits["train"], splits["dev"], folder)
     if splits["dev"]:
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
-    result, predicted = measure(run, splits["test"])
+    scored = splits[settings.eval_split]
+    result, predicted = measure(run, scored)
     peak = peak_memory(run.device)
-    result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "seconds": time.time() - begun, "peak_memory": peak}
+    result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings), "peak_memory": peak,
+               "hardware": hardware_of(run.device), "seconds": time.time() - begun}  # fmt: skip
     write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
     write(folder / "metrics.json", json.dumps(result, indent=1).encode())
     colour = sys.stdout.isatty()
-    print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(splits["test"], predicted))[:4]))
+    print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(scored, predicted))[:4]))
     print(final_table(settings, result))
     print(f"the weights of epoch {best}; {time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
     return result
+
+
+def command_of(settings: Settings) -> str:
+    """The command line of a run, without the flags that leave the scores as they are."""
+    usual, words = settings_of(dataset=settings.dataset, model=settings.config.model), ["python", "train.py"]
+    for mine, theirs in (settings, usual), (settings.config, usual.config):
+        for f in dataclasses.fields(mine):
+            value = getattr(mine, f.name)
+            given = f.name in ("dataset", "model") and value != f.default or value != getattr(theirs, f.name)
+            if f.metadata and f.name not in ("data_dir", "device", "output") and given:
+                shown = [] if value is True else value if isinstance(value, tuple) else [value]
+                words += [f"--{f.name.replace('_', '-')}", *map(str, shown)]
+    return shlex.join(words)
+
+
+def hardware_of(device: torch.device) -> str:
+    """What a run was made on."""
+    cpu = f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} of {os.cpu_count()} threads"
+    return f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu}, torch {torch.__version__}"
 
 
 def peak_memory(device: torch.device) -> int:
@@ -408,11 +440,8 @@ def train_epoch(run: Run, batches: list, sampling: Sampling, optimizer, schedule
     for step, part in enumerate(bar, 1):
         batch = run.batch([data.training_example(e, run.entity_types, run.relation_types, sampling) for e in part])
         losses = train_step(run, batch)
-        losses[0].backward()
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
-        optimizer.step()
+        descend(run, losses[0], optimizer)
         schedule.step()
-        optimizer.zero_grad()
         sums += torch.stack(losses).detach()
         if step % 20 == 0:  # not at each step: reading a value waits for the device
             bar.set_postfix(loss=f"{float(sums[0]) / step:.4f}")
@@ -428,6 +457,14 @@ def train_step(run: Run, batch: data.Batch) -> tuple:
     return run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair)
 
 
+def descend(run: Run, loss: torch.Tensor, optimizer):
+    """One step down the gradient of the loss, whose norm is clipped."""
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
 def optimizer_of(run: Run, steps: int):
     """AdamW, with a rate for the encoder and one for the heads, under a linear warm-up and decay (SpERT) [L14]."""
     from transformers import get_linear_schedule_with_warmup
@@ -440,6 +477,43 @@ def optimizer_of(run: Run, steps: int):
     groups = [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in groups.items()]
     optimizer = torch.optim.AdamW(groups, fused=True)  # one pass over each weight: a tenth of the time on a CPU
     return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
+
+
+# -- Cost -----------------------------------------------------------------------------------------------------------------
+
+
+def benchmark(settings: Settings, steps: int = 40) -> dict:
+    """A training step beside one of the encoder alone, in turn on the same batches: medians, in milliseconds. The encoder is
+    the floor: nothing in the paper can cost less than BERT forward and backward."""
+    run, splits = begin(settings)
+    run.model.train()
+    sampling = Sampling(settings.config.max_width, settings.negative_rate, settings.negative_count or None, settings.pairs_among)
+    batches = data.batches_of(splits["train"], settings.batch_size, random.Random(settings.seed))
+    optimizer, alone = (torch.optim.AdamW(part.parameters(), lr=0.0, fused=True) for part in (run.model, run.model.encoder))
+    spent = {"batch building": [], "training step": [], "encoder alone": []}
+    for part in (batches * steps)[:steps]:
+        marks = [now(run.device)]
+        batch = run.batch([data.training_example(e, run.entity_types, run.relation_types, sampling) for e in part])
+        marks.append(now(run.device))
+        descend(run, train_step(run, batch)[0], optimizer)
+        marks.append(now(run.device))
+        with run.autocast():
+            X = run.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        descend(run, X.float().square().mean(), alone)
+        marks.append(now(run.device))
+        for name, begun, ended in zip(spent, marks, marks[1:]):
+            spent[name].append(ended - begun)
+    result = {name: 1000 * statistics.median(times[steps // 8 :]) for name, times in spent.items()}  # the first ones warm up
+    result["training step / encoder alone"] = result["training step"] / result["encoder alone"]
+    print("\n".join(f"{name:32}{value:10.2f}{'' if '/' in name else ' ms'}" for name, value in result.items()))
+    return result
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+    return time.perf_counter()
 
 
 # -- Reports --------------------------------------------------------------------------------------------------------------
@@ -460,8 +534,8 @@ def method(settings: Settings) -> str:
 
 
 def final_table(settings: Settings, result: dict) -> str:
-    """The test scores in the layout of the paper's Table 1, above the row that the paper prints for this model."""
-    rows = [(f"{Path(settings.dataset).name}, test, {name}", result["entity"][name], result["relation"]["strict"][name])
+    """The scores in the layout of the paper's Table 1, above the row that the paper prints for this model."""
+    rows = [(f"{Path(settings.dataset).name}, {settings.eval_split}, {name}", result["entity"][name], result["relation"]["strict"][name])
             for name in ("micro", "macro")]
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
     for name, part in result.get("phenomena", {}).items():
@@ -471,7 +545,7 @@ def final_table(settings: Settings, result: dict) -> str:
     for kind, part in result["relation"]["strict"]["by_type"].items():
         rows.append((f"  relation: {kind}", None, part))
     printed = PRINTED.get(settings.dataset, {}).get(method(settings))
-    if printed and not settings.config.ablate:
+    if printed and not settings.config.ablate and settings.eval_split == "test":
         half = len(printed) // 2
         names = ("p", "r", "f1") if half == 3 else ("f1",)
         rows.append((f"the paper, {method(settings)}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
@@ -513,6 +587,7 @@ def parser_of() -> argparse.ArgumentParser:
     usage = "python train.py [--flag value ...]; --help lists the flags"
     shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)  # noqa: E731
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False)
+    parser.add_argument("--benchmark", action="store_true", help="time a training step beside one of the encoder alone")
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run")
     saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
@@ -551,7 +626,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = vars(parser_of().parse_args(arguments))
     asked = [given.pop(name) for name in ("load", "predict", "evaluate")]
     given["ablate"] = tuple(given.get("ablate", ()))
-    return data.command_line(lambda: use(*asked, given) if asked != [None, None, False] else train(settings_of(**given)))
+    start = benchmark if given.pop("benchmark") else train
+    return data.command_line(lambda: use(*asked, given) if asked != [None, None, False] else start(settings_of(**given)))
 
 
 def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict):
@@ -566,7 +642,7 @@ def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict
     if evaluate:
         s = run.settings
         corpus = data.read_corpus(s.dataset, given.get("data_dir", s.data_dir), s.fold, s.heads_only)
-        result, _ = measure(run, run.encode(corpus.test, f"{s.dataset}, test, "))
+        result, _ = measure(run, run.encode(corpus.splits[s.eval_split], f"{s.dataset}, {s.eval_split}, "))
         print(final_table(s, result))
 
 
