@@ -121,7 +121,7 @@ EFFECTS = (
     "rash,tremor,nausea,delirium,anemia,jaundice,vertigo,seizures,deafness,gout,psoriasis,hepatitis,hyponatremia,"
     "pulmonary toxicity,acute renal failure,loss of taste,severe optic nerve atrophy,swelling of the left hand"
 ).split(",")
-SYMPTOMS, FORMS = ["itch", "cough", "wart", "acne", "burn"], ["gel", "syrup", "cream", "patch", "spray"]
+SYMPTOMS, FORMS = "itch,cough,wart,acne,burn,fever,cramp".split(","), "gel,syrup,cream,patch,spray,tablet,powder".split(",")
 PROVES, REFUTES = ["confirmed", "proved"], ["refuted", "excluded"]
 GIVES, MEASURES = ["given", "infused"], ["measured", "checked"]
 
@@ -185,9 +185,9 @@ def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
 
 
 def toy_tests(rng: random.Random) -> str:
-    """Three or five test results; those that prevail do so by one."""
+    """Three, five or seven test results; those that prevail do so by one."""
     often, once = rng.sample(["positive", "negative"], 2)
-    k = rng.choice([1, 2])
+    k = rng.choice([1, 2, 3])
     results = rng.sample([often] * (k + 1) + [once] * k, 2 * k + 1)
     return f"{' , '.join(results[:-1])} and {results[-1]}"
 
