@@ -139,10 +139,10 @@ PATTERNS = {
     "": ["D - induced X is usually a dramatic condition . | XD", "severe T was suspected in a A P . | TD",
          "the patient received D for N days .", "there was no history of X after N years .", "the D level was normal on day N ."],
 }  # fmt: skip
-WORDS = {"J": PROVES + REFUTES, "G": GIVES + MEASURES, "A": ["young", "old", "frail", "healthy"],
+WORDS = {"J": PROVES + REFUTES, "G": GIVES + MEASURES, "A": ["young", "tall", "frail", "healthy"],
          "P": ["woman", "man", "child", "nurse"], "N": [str(n) for n in range(2, 31)],
          "S": ["glucose", "potassium", "calcium", "iron", "zinc", "oxygen"]}  # fmt: skip
-COMPOUNDS = ["{} {}", "new {} {}", "{} {} grade two", "{} {} of old"]
+COMPOUNDS = ["{} {}", "new {} {}", "{} {} type two", "{} {} at night"]
 
 
 def toy(seed: int = 2020, sizes: tuple[int, int, int] = (600, 100, 400)) -> Corpus:

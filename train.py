@@ -74,6 +74,14 @@ RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1
 RANGE["clip"] = (1e-6, 2**31)
 
 
+def check_range(given: dict):
+    """Refuses a number that its flag cannot be."""
+    for name, value in given.items():
+        low, high = RANGE.get(name, (0, 2**31))
+        if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
+            raise DataError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+
+
 def settings_of(**given) -> Settings:
     """Settings from flags by name, those of `Config` among them; the dataset's and the model's defaults fill the rest."""
     baseline = given.get("model") == "spert"
@@ -82,10 +90,7 @@ def settings_of(**given) -> Settings:
     chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
     if baseline:  # which has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen.get("lr", BASELINE["head_lr"]))
-    for name, value in chosen.items():
-        low, high = RANGE.get(name, (0, 2**31))
-        if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
-            raise DataError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+    check_range(chosen)
     if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
         raise DataError("--eval-split dev and --train-on-dev: dev would be scored by a model that has seen it")
     shapes = {f.name: chosen.pop(f.name) for f in dataclasses.fields(Config) if f.name in chosen}
@@ -634,9 +639,11 @@ def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict
     """Predicts with a saved run, or scores it again."""
     if folder is None or not texts and not evaluate:
         raise DataError("--load RUN and --predict TEXT or --evaluate go together")
-    if fixed := sorted(name for name, value in given.items() if value != () and name not in ("device", "data_dir")):
-        raise DataError(f"--{fixed[0].replace('_', '-')}: a saved run keeps its own; only --device and --data-dir can differ")
+    if fixed := sorted(name for name, value in given.items() if value != () and name not in ("device", "data_dir", "threshold")):
+        raise DataError(f"--{fixed[0].replace('_', '-')}: a saved run keeps its own; only --device, --data-dir and --threshold can differ")
+    check_range(given)
     run = load(folder, given.get("device", "auto"))
+    run.settings.config.threshold = given.get("threshold", run.settings.config.threshold)
     for sentence in run.predict(texts or []):
         print(show(sentence, colour=sys.stdout.isatty()))
     if evaluate:
