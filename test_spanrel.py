@@ -991,6 +991,26 @@ def test_an_encoder_that_is_not_whole_is_named(tmp_path):
             train.new_run(train.settings_of(encoder=str(folder)), data.toy())
 
 
+def test_the_longest_sentence_and_the_kind_of_encoder_are_known(tmp_path):
+    from transformers import AutoConfig, AutoModel
+
+    words = data.learn_tokenizer(data.toy().train)
+    words.model_max_length = int(1e30)  # as where a tokenizer's folder does not say
+    sizes = dict(vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    for kind, longest in (("bert", 40), ("roberta", 38)):
+        AutoModel.from_config(AutoConfig.for_model(kind, max_position_embeddings=40, pad_token_id=1, **sizes)).save_pretrained(tmp_path / kind)
+        words.save_pretrained(tmp_path / kind)
+        run = train.new_run(train.settings_of(encoder=str(tmp_path / kind)), data.toy())
+        run.model.eval()
+        ids = torch.full((1, longest), 5)
+        assert run.longest == longest and run.model.encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.isfinite().all()
+    sizes = dict(d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
+    AutoModel.from_config(AutoConfig.for_model("bart", vocab_size=len(words), **sizes)).save_pretrained(tmp_path / "bart")
+    words.save_pretrained(tmp_path / "bart")
+    with pytest.raises(DataError, match="--encoder .*decoder"):
+        train.new_run(train.settings_of(encoder=str(tmp_path / "bart")), data.toy())
+
+
 @pytest.fixture(scope="session")
 def default_run(tmp_path_factory):
     """`python train.py`, as the README says, once for all tests that look at it."""

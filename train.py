@@ -114,7 +114,9 @@ class Run:
     def longest(self) -> int:
         """The most wordpieces the encoder takes."""
         limit = self.tokenizer.model_max_length
-        return min(getattr(self.model.encoder.config, "max_position_embeddings", limit), limit)
+        places = getattr(getattr(self.model.encoder, "embeddings", None), "position_embeddings", None)
+        unused = getattr(places, "padding_idx", None)  # RoBERTa counts its positions from the one behind its padding's
+        return min(getattr(self.model.encoder.config, "max_position_embeddings", limit) - (0 if unused is None else unused + 1), limit)
 
     @property
     def device(self) -> torch.device:
