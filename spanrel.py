@@ -393,12 +393,13 @@ def joint_loss(
 
 
 TINY = dict(hidden_size=64, num_attention_heads=4, intermediate_size=128)
-# BERT with random weights, by name. base: BERT-base's architecture, for measuring; tiny-K: K layers.
-RANDOM = {"base": {}} | {name: {**TINY, "num_hidden_layers": k} for name, k in (("tiny", 0), ("tiny-0", 0), ("tiny-1", 1), ("tiny-2", 2))}
+# BERT with random weights, by name. base: BERT-base's architecture, for measuring. tiny has no layers, so that what the toy
+# corpus needs has to come from the paper's equations.
+RANDOM = {"base": {}} | {name: {**TINY, "num_hidden_layers": k} for k, name in enumerate(("tiny", "tiny-1", "tiny-2"))}
 
 
 def build_encoder(source, vocabulary: int) -> nn.Module:
-    """The encoder (§3): `tiny` or `base`, BERT with random weights; the folder or hub name of any `AutoModel`; or, from a
+    """The encoder (§3): one of `RANDOM`; the folder or hub name of any `AutoModel`; or, from a
     saved run, the description of one whose weights come later."""
     from transformers import AutoConfig, AutoModel
 
