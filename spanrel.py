@@ -44,7 +44,7 @@ class Config:
     ablate: tuple[str, ...] = setting((), "parts to take away (Tables 3 and 4)", ABLATIONS)
     heads: int = setting(8, "heads of multihead attention (§4.2)")
     project: bool = setting(False, "attention: project values and output, as Vaswani et al. do [L10]")
-    hidden: int = setting(384, "width of hidden and reduced representations [L11]")
+    hidden: int = setting(192, "width of hidden and reduced representations [L11]")
     layers: int = setting(2, "layers of an FFNN (§4.2)")
     context_layers: int = setting(3, "layers of FFNN_F and FFNN_T of eq. (9) (§4.2) [L12]")
     dropout: float = setting(0.2, "dropout behind each hidden layer (§4.2) [L11]")

@@ -589,6 +589,14 @@ def test_toy_shows_what_it_says():
     for s in everything:
         if s.phenomenon == "span":  # the same two nouns in either order have either type
             types.setdefault(frozenset(s.words[s.entities[0].start : s.entities[0].end]), set()).add(s.entities[0].type)
+        if s.phenomenon == "local":  # both pairs have both words between, and the more frequent one decides
+            (a, b), (c, d) = [sorted((e.start, e.end) for e in s.entities)[k : k + 2] for k in (0, 2)]
+            says = [s.words[left[1] : right[0]] for left, right in ((a, b), (c, d))]
+            assert all({"positive", "negative"} <= set(words) for words in says)
+            assert len(s.relations) == sum(words.count("positive") > words.count("negative") for words in says)
+        if s.phenomenon == "sentence":  # one word elsewhere decides
+            found = s.relations if len(s.entities) == 2 else s.entities
+            assert bool(found) == bool({"confirmed", "proved", "given", "infused"} & set(s.words))
     assert max(map(len, types.values())) == 2
 
 
@@ -918,6 +926,20 @@ def test_optimizer_has_two_rates_no_decay_for_biases_and_a_linear_schedule():
         optimizer.step()
         schedule.step()
     assert factors == pytest.approx([0, 1 / 2, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+
+
+def test_what_the_paper_prints_is_the_default_and_what_it_leaves_open_is_as_measured():
+    run = train.settings_of(dataset="conll04")
+    printed = dict(encoder="bert-base-cased", batch_size=8, negative_rate=30, negative_count=0)  # §4.2
+    spert = dict(epochs=20, warmup=0.1, weight_decay=0.01, clip=1.0)  # "follow Eberts and Ulges (2019)"
+    measured = dict(lr=1e-4, head_lr=5e-4, pairs_among="gold", train_on_dev=False, precision="fp32", eval_split="test")
+    assert {name: getattr(run, name) for name in printed | spert | measured} == printed | spert | measured
+    printed = dict(model="span", attention="multihead", ablate=(), heads=8, layers=2, context_layers=3, dropout=0.2, width_dim=50, max_width=10,
+                   span_weight=0.4, relation_weight=0.6)  # fmt: skip
+    measured = dict(hidden=192, project=False, relation_loss="softmax-bce", threshold=0.4)
+    assert {name: getattr(run.config, name) for name in printed | measured} == printed | measured
+    theirs = train.settings_of(dataset="ade", model="spert")
+    assert (theirs.batch_size, theirs.lr, theirs.head_lr, theirs.negative_count, theirs.epochs) == (2, 5e-5, 5e-5, 100, 20)
 
 
 def test_spert_has_one_learning_rate():
