@@ -946,16 +946,28 @@ def test_spert_has_one_learning_rate():
     assert [train.settings_of(dataset="ade", model="spert", **given).head_lr for given in ({}, {"lr": 1e-4}, {"head_lr": 1.0})] == [5e-5, 1e-4, 1.0]
 
 
+def read_back(command):
+    """The settings that a recorded command line makes."""
+    words = shlex.split(command)
+    assert words[:2] == ["python", "train.py"]
+    flags = vars(train.parser_of().parse_args(words[2:]))
+    return train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v and name != "benchmark"})
+
+
 def test_the_recorded_command_makes_the_same_run():
     for flags in (
         {}, {"dataset": "ade", "fold": 3}, {"model": "spert"}, {"dataset": "conll04", "model": "spert", "lr": 1e-4}, {"encoder": "my encoder"},
         {"ablate": ("local", "span-specific"), "project": True, "attention": "dot", "seed": 4, "hidden": 96, "head_lr": 1e-4},
     ):  # fmt: skip
         settings = train.settings_of(**flags)
-        words = shlex.split(train.command_of(settings))
-        read = vars(train.parser_of().parse_args(words[2:]))
-        again = train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in read.items() if v and name != "benchmark"})
-        assert words[:2] == ["python", "train.py"] and again == settings, train.command_of(settings)
+        assert read_back(train.command_of(settings)) == settings
+
+
+def test_every_command_in_results_json_is_one_of_today():
+    for run in json.loads((HERE / "results.json").read_text(encoding="utf-8")):
+        settings = read_back(run["command"])
+        assert train.command_of(settings) == run["command"] and settings.seed == run["seed"]
+        assert run["split"] == f"{settings.dataset}, {settings.eval_split}" and run["seconds"] > 0 and run["hardware"]
 
 
 def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_path):
