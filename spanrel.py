@@ -399,8 +399,8 @@ RANDOM = {"base": {}} | {name: {**TINY, "num_hidden_layers": k} for k, name in e
 
 
 def build_encoder(source, vocabulary: int) -> nn.Module:
-    """The encoder (§3): one of `RANDOM`; the folder or hub name of any `AutoModel`; or, from a
-    saved run, the description of one whose weights come later."""
+    """The encoder (§3): one of `RANDOM`; the folder or hub name of any `AutoModel`; or, from a saved run, the description of
+    one whose weights come later."""
     from transformers import AutoConfig, AutoModel
 
     if isinstance(source, str) and source in RANDOM:
