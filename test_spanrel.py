@@ -362,8 +362,7 @@ def eager(**shape):
 
 
 def some_batch(run, k=6):
-    encoded = run.encode(data.toy(sizes=(40, 10, 10)).train[:k])
-    return run.batch([data.training_example(e, run.entity_types, run.relation_types, data.Sampling()) for e in encoded])
+    return run.training_batch(run.encode(data.toy(sizes=(40, 10, 10)).train[:k]), data.Sampling())
 
 
 @pytest.mark.parametrize("shape", SETTINGS, ids=lambda s: "+".join(s.get("ablate", ())) or "-".join(map(str, s.values()))[:16])
@@ -951,7 +950,7 @@ def read_back(command):
     words = shlex.split(command)
     assert words[:2] == ["python", "train.py"]
     flags = vars(train.parser_of().parse_args(words[2:]))
-    return train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v and name != "benchmark"})
+    return train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v})
 
 
 def test_the_recorded_command_makes_the_same_run():

@@ -163,6 +163,10 @@ class Run:
         """The examples as tensors, on the model's device."""
         return data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id or 0).to(self.device)
 
+    def training_batch(self, encoded: list[data.Encoded], sampling: Sampling) -> data.Batch:
+        """The sentences with their gold and fresh negatives, as tensors."""
+        return self.batch([data.training_example(e, self.entity_types, self.relation_types, sampling) for e in encoded])
+
     def save(self, folder: Path):
         """Writes config.json, model.safetensors and the tokenizer: all that `load` needs."""
         self.tokenizer.save_pretrained(folder)
@@ -370,8 +374,8 @@ def command_of(settings: Settings) -> str:
     for mine, theirs in (settings, usual), (settings.config, usual.config):
         for f in dataclasses.fields(mine):
             value = getattr(mine, f.name)
-            given = f.name in ("dataset", "model") and value != f.default or value != getattr(theirs, f.name)
-            if f.metadata and f.name not in ("data_dir", "device", "output") and given:
+            default = f.default if f.name in ("dataset", "model") else getattr(theirs, f.name)
+            if f.metadata and f.name not in ("data_dir", "device", "output") and value != default:
                 shown = [] if value is True else value if isinstance(value, tuple) else [value]
                 words += [f"--{f.name.replace('_', '-')}", *map(str, shown)]
     return shlex.join(words)
@@ -413,8 +417,8 @@ def new_folder(settings: Settings) -> Path:
 def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Path) -> int:
     """The loop. Keeps the weights of the best epoch on dev, by the mean of entity and strict relation F1, in `folder`;
     of the last one where there is no dev [L14]. Returns that epoch."""
-    settings, config, best, chosen = run.settings, run.settings.config, -1.0, 0
-    sampling = Sampling(config.max_width, settings.negative_rate, settings.negative_count or None, settings.pairs_among, settings.seed)
+    settings, best, chosen = run.settings, -1.0, 0
+    sampling = sampling_of(settings)
     optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
     for sampling.epoch in range(1, settings.epochs + 1):
         begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
@@ -434,6 +438,12 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
     return chosen
 
 
+def sampling_of(settings: Settings) -> Sampling:
+    """How the settings draw negatives, before the first epoch."""
+    count = settings.negative_count or None
+    return Sampling(settings.config.max_width, settings.negative_rate, count, settings.pairs_among, settings.seed)
+
+
 def average(settings: Settings, table: dict) -> float:
     """The F1 that the paper reports: macro for ADE, else micro (§4.4) [L21]."""
     return table["macro" if settings.dataset == "ade" else "micro"]["f1"]
@@ -445,7 +455,7 @@ def train_epoch(run: Run, batches: list, sampling: Sampling, optimizer, schedule
     sums = torch.zeros(3, device=run.device)
     bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=None)
     for step, part in enumerate(bar, 1):
-        batch = run.batch([data.training_example(e, run.entity_types, run.relation_types, sampling) for e in part])
+        batch = run.training_batch(part, sampling)
         losses = train_step(run, batch)
         descend(run, losses[0], optimizer)
         schedule.step()
@@ -494,13 +504,13 @@ def benchmark(settings: Settings, steps: int = 40) -> dict:
     the floor: nothing in the paper can cost less than BERT forward and backward."""
     run, splits = begin(settings)
     run.model.train()
-    sampling = Sampling(settings.config.max_width, settings.negative_rate, settings.negative_count or None, settings.pairs_among)
+    sampling = sampling_of(settings)
     batches = data.batches_of(splits["train"], settings.batch_size, random.Random(settings.seed))
     optimizer, alone = (torch.optim.AdamW(part.parameters(), lr=0.0, fused=True) for part in (run.model, run.model.encoder))
     spent = {"batch building": [], "training step": [], "encoder alone": []}
     for part in (batches * steps)[:steps]:
         marks = [now(run.device)]
-        batch = run.batch([data.training_example(e, run.entity_types, run.relation_types, sampling) for e in part])
+        batch = run.training_batch(part, sampling)
         marks.append(now(run.device))
         descend(run, train_step(run, batch)[0], optimizer)
         marks.append(now(run.device))
@@ -598,7 +608,7 @@ def parser_of() -> argparse.ArgumentParser:
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run")
     saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
-    saved.add_argument("--evaluate", action="store_true", help="score the run on its test split again")
+    saved.add_argument("--evaluate", action="store_true", help="score the run on its --eval-split again")
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
         for f in dataclasses.fields(kind):
