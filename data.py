@@ -65,7 +65,7 @@ class Sentence:
     phenomenon: str = ""  # the toy corpus: which of the paper's three motives it shows
 
     def __post_init__(self):
-        if not self.offsets:  # a corpus of words, without the text they were cut from
+        if not self.text:  # a corpus of words, without the text they were cut from
             self.text, position = " ".join(self.words), 0
             for word in self.words:
                 self.offsets.append((position, position + len(word)))
@@ -657,7 +657,7 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
         rows += [(f"  {kind}", count(lambda s: sum(item.type == kind for item in items(s)))) for kind in kinds(items)]
     known = {(Entity, name) for name in corpus.types("entities")} | {(Relation, name) for name in corpus.types("relations")}
     rows += [
-        ("sentences with overlapping entities", count(overlap)),
+        ("sentences with overlapping entities", count(overlap)),  # [L15]
         ("sentences without a relation", count(lambda s: not s.relations)),
         ("out of training's reach", []),
         (f"  entities wider than {max_width} words", count(lambda s: sum(map(wide, s.entities)))),

@@ -232,7 +232,7 @@ def span_specific(alpha: Float[Tensor, "B S N"], X: Float[Tensor, "B N D"]) -> F
     """Eq. (2c).  F_s = Σ_{m=i}^{i+j} α_m X_m
 
     `alpha` is 0 outside of the span, so the sum can run over the sentence."""
-    return alpha @ X
+    return torch.bmm(alpha, X)
 
 
 def span_context(
@@ -496,20 +496,20 @@ class SpanRel(nn.Module):
         L_r = relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
         return joint_loss(L_s, L_r, self.config.span_weight, self.config.relation_weight), L_s, L_r
 
-    @torch.no_grad()
     def predict(self, input_ids, attention_mask, is_token, spans, widths, is_span) -> list[tuple[list, list]]:
         """Classification and filtration of all given spans, then of the pairs of those kept [L26]; call `eval()` first.
 
         For each sentence, its entities [(span, type, posterior)] and its relations [(head, tail, type, posterior)]: `span`
         counts the spans given, `head` and `tail` count the entities returned."""
-        X = self.embed(input_ids, attention_mask, is_token)
-        rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
-        R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
-        y_s = classify_spans(R_s, self.ffnn_s).float()
-        kept, is_entity = filter_spans(y_s, is_span)
-        pairs, is_pair = all_pairs(is_entity)
-        y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
-        y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans, R_s, p), rows, pairs).float()
+        with torch.no_grad():
+            X = self.embed(input_ids, attention_mask, is_token)
+            rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
+            R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
+            y_s = classify_spans(R_s, self.ffnn_s).float()
+            kept, is_entity = filter_spans(y_s, is_span)
+            pairs, is_pair = all_pairs(is_entity)
+            y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
+            y_r = in_chunks(lambda p: self.score_pairs(X, is_token, spans, R_s, p), rows, pairs).float()
         return self.collect(y_s.cpu(), kept.cpu(), is_entity.cpu(), y_r.cpu(), pairs.cpu(), is_pair.cpu())
 
     def collect(self, y_s, kept, is_entity, y_r, pairs, is_pair) -> list[tuple[list, list]]:

@@ -318,7 +318,7 @@ def tally(gold: list[set], predicted: list[set]) -> dict:
 def prf(gold: int, predicted: int, correct: int) -> dict:
     """Precision, recall and F1 in percent, 0 where undefined, with the counts."""
     p, r = 100 * correct / max(1, predicted), 100 * correct / max(1, gold)
-    f1 = 200 * correct / max(1, predicted + gold)
+    f1 = 200 * correct / max(1, predicted + gold)  # the harmonic mean of P and R, always [L31]
     return {"p": p, "r": r, "f1": f1, "gold": gold, "predicted": predicted, "correct": correct}
 
 
@@ -483,7 +483,7 @@ def descend(run: Run, loss: torch.Tensor, optimizer):
 
 
 def optimizer_of(run: Run, steps: int):
-    """AdamW, with a rate for the encoder and one for the heads, under a linear warm-up and decay (SpERT) [L14]."""
+    """AdamW, with a rate for the encoder and one for the heads, under a linear warm-up and decay (SpERT) [L14] [L34]."""
     from transformers import get_linear_schedule_with_warmup
 
     settings, groups = run.settings, {}
