@@ -219,12 +219,12 @@ class Case:
     seed: int
 
     def __post_init__(self):
-        self.generator = torch.Generator().manual_seed(self.seed)
         self.N = max(self.tokens) + 1  # [SEP]
-        self.X, self.span, self.width, self.pair = self.numbers(self.N, D), padded(self.spans, (0, 1)), padded(self.widths, 1), padded(self.pairs, (0, 0))
-        self.is_token, self.is_span, self.is_pair = (there(map(len, rows)) for rows in ([range(n) for n in self.tokens], self.spans, self.pairs))
-        self.is_token = nn.functional.pad(self.is_token, (0, 1))
-        self.inside, self.between = (torch.zeros(*index.shape[:2], self.N, dtype=torch.bool) for index in (self.span, self.pair))
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.X = self.numbers(self.N, D)
+        self.is_token, self.is_span, self.is_pair = there(self.tokens, self.N), there(map(len, self.spans)), there(map(len, self.pairs))
+        self.span, self.width, self.pair = padded(self.spans, (0, 1)), padded(self.widths, 1), padded(self.pairs, (0, 0))
+        self.inside, self.between = (torch.zeros(*mask.shape, self.N, dtype=torch.bool) for mask in (self.is_span, self.is_pair))
         for b, s, span in each(self.spans):
             self.inside[b, s, slice(*span)] = True
         for b, p, (one, other) in each(self.pairs):
@@ -244,12 +244,11 @@ class Case:
         torch.manual_seed(self.seed)
         return make(*given, Config(**SHAPE | shape)).double().eval()
 
-    def model(self, **shape):
-        """SpanRel or SpERT, with three entity and four relation types, over an encoder that gives X, and NaN for padding."""
+    def model(self, padding=math.nan, **shape):
+        """SpanRel or SpERT, for three entity and four relation types, over an encoder that gives X, and `padding` elsewhere."""
         torch.manual_seed(self.seed)
-        X = self.X.masked_fill(~self.is_token[..., None], math.nan)
-        encoder = nn.Module()
-        encoder.config, encoder.forward = SimpleNamespace(hidden_size=D), lambda input_ids, attention_mask: SimpleNamespace(last_hidden_state=X)
+        given, encoder = SimpleNamespace(last_hidden_state=self.X.masked_fill(~self.is_token[..., None], padding)), nn.Module()
+        encoder.config, encoder.forward = SimpleNamespace(hidden_size=D), lambda input_ids, attention_mask: given
         make = SpERT if shape.get("model") == "spert" else SpanRel
         return make(Config(**shape | SHAPE), encoder, 3, 4).double().eval()
 
@@ -264,16 +263,16 @@ class Case:
         return model.predict(ids, ids, self.is_token, self.span, self.width, self.is_span)
 
 
-def padded(rows, filler):
+def padded(rows, filler, longest=0):
     """Rows of different lengths as one tensor."""
-    longest = max(map(len, rows))
+    longest = max(longest, *map(len, rows))
     full = [[*row, *[filler] * (longest - len(row))] for row in rows]
     return torch.tensor(full, dtype=torch.long).reshape(len(rows), longest, *torch.tensor(filler).shape)
 
 
-def there(lengths):
+def there(lengths, longest=0):
     """The mask of rows of those lengths."""
-    return padded([[1] * n for n in lengths], 0).bool()
+    return padded([[1] * n for n in lengths], 0, longest).bool()
 
 
 def each(rows):
@@ -682,6 +681,7 @@ def test_dot_general_and_additive_scores_by_hand():
     query, context, config = tensor([1.0, 2.0]), tensor([3.0, 4.0]), Config(hidden=2)
     dot, general, additive = (ATTENTION[name](2, 2, config) for name in ("dot", "general", "additive"))
     dot.ffnn_Q = dot.ffnn_K = nn.Identity()
+    assert [*dot.W.weight.shape] == [1, 2]  # [L9]
     dot.W.weight.data = torch.tensor([[10.0, 1.0]])
     assert dot.score(query, context).item() == 10 * 3 + 1 * 8
     general.W.weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
@@ -763,7 +763,8 @@ def test_relation_loss_agrees_with_the_loop(reading, case, relation_loss):
     y_r = case.numbers(case.pair.shape[1], 3 if reading == "sigmoid-bce" else 4)
     t_r = (case.numbers(case.pair.shape[1], 4) > 0).double()  # one type, several
     t_r[..., 0] = (t_r[..., 1:].sum(-1) == 0).double()  # or NoneRelation
-    same(relation_loss(y_r, t_r, case.is_pair, reading), loop_relation_loss(y_r[case.is_pair].tolist(), t_r[case.is_pair].tolist(), reading))
+    y, t = y_r[case.is_pair].tolist(), t_r[case.is_pair].tolist()
+    same(relation_loss(y_r, t_r, case.is_pair, reading), loop_relation_loss(y, t, reading))
 
 
 @of(span_loss=spanrel.span_loss, relation_loss=spanrel.relation_loss)
@@ -772,9 +773,12 @@ def test_relation_loss_agrees_with_the_loop(reading, case, relation_loss):
 def test_padded_samples_weigh_nothing(reading, case, span_loss, relation_loss):
     c = 3 if reading == "sigmoid-bce" else 4
     y_s, y_r = case.numbers(case.span.shape[1], 3), case.numbers(case.pair.shape[1], c)
-    t_s, t_r = torch.zeros(y_s.shape[:2], dtype=torch.long), nn.functional.one_hot(torch.zeros(y_r.shape[:2], dtype=torch.long), 4).double()
-    L_s, L_r = (lambda y: span_loss(y, t_s, case.is_span)), (lambda y: relation_loss(y, t_r, case.is_pair, reading))
-    for L, y, is_there in ((L_s, y_s, case.is_span), (L_r, y_r, case.is_pair)):
+    t_s, t_r = case.is_span.long(), torch.eye(4).double()[case.is_pair.long()]
+    losses = (
+        (lambda y: span_loss(y, t_s, case.is_span), y_s, case.is_span),
+        (lambda y: relation_loss(y, t_r, case.is_pair, reading), y_r, case.is_pair),
+    )
+    for L, y, is_there in losses:
         other = y.masked_fill(~is_there[..., None], 1e30).requires_grad_()
         same(L(other), L(y).item())
         L(other).backward()
@@ -791,7 +795,9 @@ def test_softmax_bce_is_exact_where_the_softmax_rounds_to_one(relation_loss):
 
 
 @of(draw=data.Sampling.draw)
-@given(available=st.integers(0, 400), gold=st.integers(0, 9), rate=st.integers(1, 40), count=st.sampled_from([None, 5, 100]), seed=st.integers(0, 9))
+@given(
+    available=st.integers(0, 400), gold=st.integers(0, 9), rate=st.integers(1, 40), count=st.sampled_from([None, 5, 100]), seed=st.integers(0, 9)
+)  # fmt: skip
 def test_sampling_draws_as_many_as_the_rate_says_and_none_twice(available, gold, rate, count, seed, draw):
     sampling = data.Sampling(rate=rate, count=count, seed=seed)
     drawn = draw(sampling, list(range(available)), gold, "s", "spans")
@@ -911,7 +917,14 @@ def test_prediction_agrees_with_the_loops(shape, case):
             same(torch.tensor([item[-1] for item in found]), [item[-1] for item in loops], 1e-6)  # posteriors are in float32
 
 
-wiring = st.sampled_from([dict(attention=name) for name in ATTENTION] + [dict(ablate=ABLATIONS), SPERT])
+WIRINGS = [dict(attention=name) for name in ATTENTION] + [dict(ablate=ABLATIONS), SPERT]
+wiring = st.sampled_from(WIRINGS)
+
+
+@given(case=cases(), shape=wiring, padding=st.sampled_from([0.0, 1e30, math.inf]))
+def test_what_the_encoder_says_of_padding_changes_nothing(case, shape, padding):
+    for one, other in zip(case.scores(case.model(**shape)), case.scores(case.model(padding, **shape)), strict=True):  # NaN, and that
+        same(one, other)
 
 
 @given(case=cases(), shape=wiring, rng=st.randoms())
@@ -932,7 +945,7 @@ def test_the_order_of_sentences_spans_and_pairs_is_carried_through(case, shape, 
 def test_a_sentence_alone_and_among_others_is_the_same(case, shape):
     y_s, y_r = case.scores(case.model(**shape))
     for b, n in enumerate(case.tokens):
-        one = Case([n], *([rows[b]] for rows in (case.spans, case.widths, case.pairs)), case.seed)
+        one = Case([n], [case.spans[b]], [case.widths[b]], [case.pairs[b]], case.seed)
         one.X = case.X[b : b + 1, : n + 1]
         alone_s, alone_r = one.scores(one.model(**shape))
         same(alone_s[0], y_s[b, : len(case.spans[b])])
@@ -959,15 +972,22 @@ def test_gradients_reach_every_parameter_of_every_setting_and_there_are_no_other
     assert all(n.endswith(("mlp.3.bias", "ffnn_K.3.bias", "key.bias")) for n in unused), unused
 
 
-TAKEN_AWAY = {"span-specific": set(), "span-sentence": {"attention_s"}, "local": {"attention_c"}, "relation-sentence": {"attention_S", "ffnn_T"}}
+NEEDED_BY = {"span-sentence": {"attention_s"}, "local": {"attention_c"}, "relation-sentence": {"attention_S", "ffnn_T"}}
 
 
 @pytest.mark.parametrize("ablate", ALL_ABLATIONS, ids="+".join)
 def test_an_ablation_removes_the_parameters_that_it_does_not_use(ablate):
     case = Case([3], [[(1, 2), (2, 3)]], [[1, 1]], [[(0, 1)]], seed=0)
     everything = {"width", "mlp", "attention_s", "ffnn_s", "ffnn_pair", "attention_c", "ffnn_F", "attention_S", "ffnn_T", "ffnn_r"}
-    gone = set.union(*map(TAKEN_AWAY.get, ablate)) | ({"mlp"} if {"span-specific", "span-sentence"} <= {*ablate} else set())
+    gone = set().union(*(NEEDED_BY.get(part, ()) for part in ablate), ["mlp"] if {"span-specific", "span-sentence"} <= {*ablate} else [])
     assert {name.split(".")[0] for name, _ in case.model(ablate=ablate).named_parameters()} == everything - gone
+
+
+def test_spert_begins_as_its_authors_layers_do():
+    model = toy_run(**SPERT).model
+    for layer in (model.width, model.ffnn_s[1], model.ffnn_r[1]):  # [L32]
+        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.2) and float(layer.weight.mean()) == pytest.approx(0, abs=0.005)
+    assert not model.ffnn_s[1].bias.any() and not model.ffnn_r[1].bias.any()
 
 
 def toy_run(epochs=1, **shape):
@@ -1011,7 +1031,7 @@ def test_predicted_offsets_point_at_the_text_they_name(eager_run, text):
     assert all(r.head in sentence.entities and r.tail in sentence.entities for r in sentence.relations)
 
 
-@pytest.mark.parametrize("shape", [dict(attention=name) for name in ATTENTION] + [dict(ablate=ABLATIONS), SPERT], ids=[*ATTENTION, "ablated", "spert"])
+@pytest.mark.parametrize("shape", WIRINGS, ids=[*ATTENTION, "ablated", "spert"])
 def test_what_is_saved_and_loaded_predicts_the_same_bit_for_bit(shape, tmp_path):
     run = eager(**shape)
     run.save(tmp_path)
@@ -1028,7 +1048,8 @@ def test_what_is_saved_and_loaded_predicts_the_same_bit_for_bit(shape, tmp_path)
 MISSHAPEN = {  # what a student passes; what the message names: function, argument, its shape, the dimension that does not fit
     "1": (lambda f: f(torch.rand(2, 3, 4), torch.zeros(2, 5, 3, dtype=torch.long)), r"span_ends.*parameter 'spans'.*i64\[2,5,3\].*B S 2"),
     "2c": (lambda f: f(torch.rand(2, 3, 4), torch.rand(2, 5, 6)), r"span_specific.*parameter 'X'.*f32\[2,5,6\].*B N D.*N=4"),
-    "6": (lambda f: f(torch.rand(2, 3, 4), torch.zeros(1, 5, 2, dtype=torch.long), nn.Identity()), r"relation_tuple.*parameter 'pairs'.*i64\[1,5,2\].*B P 2.*B=2"),
+    "6": (lambda f: f(torch.rand(2, 3, 4), torch.zeros(1, 5, 2, dtype=torch.long), nn.Identity()),
+          r"relation_tuple.*parameter 'pairs'.*i64\[1,5,2\].*B P 2.*B=2"),
 }  # fmt: skip
 
 
@@ -1570,6 +1591,11 @@ def test_what_the_paper_prints_is_the_default_and_what_it_leaves_open_is_as_meas
     assert {name: getattr(run.config, name) for name in printed | measured} == printed | measured
     theirs = train.settings_of(dataset="ade", model="spert")
     assert (theirs.batch_size, theirs.lr, theirs.head_lr, theirs.negative_count, theirs.epochs) == (2, 5e-5, 5e-5, 100, 20)
+
+
+def test_a_setting_is_a_field_with_a_default_help_and_choices():
+    field = spanrel.setting(3, "how many", (3, 4))
+    assert field.default == 3 and dict(field.metadata) == {"help": "how many", "choices": (3, 4)}
 
 
 def test_spert_has_one_learning_rate():
