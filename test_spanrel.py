@@ -1,8 +1,8 @@
 """The proof, in the paper's order.
 
 Each equation is written a second time, with loops over one sentence, one span, one pair, and must agree with spanrel.py within
-1e-10 on random ragged batches. Around it stand properties, each a plain sentence. A function under test is an argument with a
-default, so that another can be put to the same test: `test_eq_1_agrees_with_the_loop(span_ends=mine)`.
+1e-10 on random ragged batches. Around it stand properties, each a plain sentence. Where one function is under test, it is an
+argument: pytest passes ours, and `test_eq_1_agrees_with_the_loop(span_ends=mine)` puts another to the test.
 
     python -m pytest                                all of it
     python -m pytest -m "not slow"                  without what trains a model
@@ -32,7 +32,7 @@ from types import SimpleNamespace
 import jaxtyping
 import pytest
 import torch
-from hypothesis import Phase, find, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -47,8 +47,10 @@ REAL = next((path for path in (HERE / "data", HERE.parent / "shared/data") if al
 needs_corpora = pytest.mark.skipif(REAL is None, reason="put the published corpora in data/: python data.py --dataset ade (conll04)")
 
 # -- The paper a second time: loops over one sentence, one span, one pair, in float64 ------------------------------------------
-# A vector is a list of numbers, so that [a ; b] is a + b. x is a sentence, X_0 … X_n; a span is (start, end) in wordpieces.
-# Of spanrel.py nothing is used but the weights.
+# A vector is a list of numbers, so that [a ; b] is a + b. x is a sentence, X_0 … X_n; a span is (start, end) in wordpieces, end
+# excluded. Of spanrel.py only the weights and the settings are used. (5) and (10) stand before their Softmax, as there.
+
+D = 4  # width of the encoder
 
 
 def dot(a, b):
@@ -60,8 +62,12 @@ def softmax(scores):
     return [power / sum(powers) for power in powers]
 
 
-def weighted_sum(weights, vectors, size):
-    return [sum(weight * vector[d] for weight, vector in zip(weights, vectors, strict=True)) for d in range(size)]
+def mean(numbers):
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def weighted_sum(weights, vectors):
+    return [dot(weights, column) for column in zip(*vectors, strict=True)]
 
 
 def apply(ffnn, x):
@@ -77,13 +83,13 @@ def loop_scores(attention, query, context):
     """§3.3: for each head, the score of the query with each vector of the context."""
     if isinstance(attention, spanrel.General):
         return [[dot(apply(attention.W, query), key) for key in context]]
-    if isinstance(attention, spanrel.Additive):
+    if isinstance(attention, spanrel.Additive):  # [L7]
         mixed = [[p + q for p, q in zip(apply(attention.W_1, query), apply(attention.W_2, key), strict=True)] for key in context]
         return [[apply(attention.v, [math.tanh(number) for number in vector])[0] for vector in mixed]]
     Q, K = apply(attention.ffnn_Q, query), [apply(attention.ffnn_K, key) for key in context]
-    if isinstance(attention, spanrel.DotProduct):
+    if isinstance(attention, spanrel.DotProduct):  # [L9]
         return [[apply(attention.W, [q * k for q, k in zip(Q, key, strict=True)])[0] for key in K]]
-    size = len(Q) // attention.heads
+    size = len(Q) // attention.heads  # [L8]
     heads = [slice(h * size, (h + 1) * size) for h in range(attention.heads)]
     return [[dot(Q[head], key[head]) / math.sqrt(size) for key in K] for head in heads]
 
@@ -92,16 +98,16 @@ def loop_attention(attention, query, context):
     """§3.3: Attention(query, context, context), zeros over an empty context [L5]."""
     if not context:
         return [0.0] * D
-    scores, values, mixed = loop_scores(attention, query, context), [apply(attention.value, x) for x in context], []
-    size = D // len(scores)
-    for h, score in enumerate(scores):  # each head weighs its own slice of the values
-        mixed += weighted_sum(softmax(score), [value[h * size : (h + 1) * size] for value in values], size)
+    scores, mixed = loop_scores(attention, query, context), []
+    values, size = [apply(attention.value, x) for x in context], D // len(scores)
+    for h, score in enumerate(scores):  # each head weighs its own slice of the values [L10]
+        mixed += weighted_sum(softmax(score), [value[h * size : (h + 1) * size] for value in values])
     return apply(attention.output, mixed)
 
 
 def loop_max(vectors):
     """Max pooling, zeros where there is nothing to pool [L5]."""
-    return [max(vector[d] for vector in vectors) if vectors else 0.0 for d in range(D)]
+    return [max(column) for column in zip(*vectors)] if vectors else [0.0] * D
 
 
 def loop_1(x, span):
@@ -137,10 +143,10 @@ def loop_6(R_1, R_2, ffnn):
     return apply(ffnn, R_1) + apply(ffnn, R_2)
 
 
-def loop_between(x, one, other):
-    """B_c: the vectors between two spans, whichever comes first; none where they touch or overlap."""
+def loop_between(one, other):
+    """B_c: the wordpieces between two spans, whichever comes first; none where they touch or overlap."""
     left, right = sorted([one, other])
-    return x[left[1] : right[0]] if left[1] < right[0] else []
+    return range(left[1], right[0])
 
 
 def loop_7(H_r, B_c, attention):
@@ -163,19 +169,39 @@ def loop_11(L_s, L_r):
     return 0.4 * L_s + 0.6 * L_r
 
 
+def loop_span_loss(y_s, t_s):
+    """L^s of some samples, each with its scores and its true type."""
+    return mean([-math.log(softmax(y)[t]) for y, t in zip(y_s, t_s, strict=True)])
+
+
+def loop_relation_loss(y_r, t_r, reading):
+    """L^r of some samples, each with its scores and, for each type, 1 or 0; in one of three readings [L6]."""
+    bce = lambda p, t: -math.log(p) if t else -math.log(1 - p)  # noqa: E731
+    losses = []
+    for y, t in zip(y_r, t_r, strict=True):
+        if reading == "softmax-bce":
+            losses.append(mean([bce(p, true) for p, true in zip(softmax(y), t, strict=True)]))
+        elif reading == "softmax-ce":
+            losses.append(mean([-math.log(p) for p, true in zip(softmax(y), t, strict=True) if true]))
+        else:
+            losses.append(mean([bce(1 / (1 + math.exp(-score)), true) for score, true in zip(y, t[1:], strict=True)]))
+    return mean(losses)
+
+
 def loop_span(model, x, span, width):
     """R_s of one span: (1)–(4), with the ablations of Table 3; or SpERT's."""
-    W, pooled, off = model.width.weight[width - 1].tolist(), loop_max(x[slice(*span)]), model.config.ablate
+    W, pooled = model.width.weight[width - 1].tolist(), loop_max(x[slice(*span)])  # row j is width j+1 [L1]
+    off = model.config.ablate
     if isinstance(model, SpERT) or {"span-specific", "span-sentence"} <= {*off}:
         return x[0] + pooled + W
     F_s = loop_2c(loop_2b([loop_2a(x, k, model.mlp) for k in range(len(x))], span), x, span)
-    T_s = x[0] if "span-sentence" in off else loop_3(F_s, x, model.attention_s)
+    T_s = x[0] if "span-sentence" in off else loop_3(F_s, x, model.attention_s)  # F_s stays the query [L20]
     return T_s + pooled + W if "span-specific" in off else loop_4(T_s, F_s, loop_1(x, span), W)
 
 
 def loop_pair(model, x, one, R_1, other, R_2):
     """R_r of one pair: (6)–(9), with the ablations of Table 4; or SpERT's."""
-    B_c, off = loop_between(x, one, other), model.config.ablate
+    B_c, off = [x[k] for k in loop_between(one, other)], model.config.ablate
     if isinstance(model, SpERT):
         return loop_max(B_c) + R_1[D:] + R_2[D:]  # each span without [CLS]
     H_r = loop_6(R_1, R_2, model.ffnn_pair)
@@ -185,77 +211,81 @@ def loop_pair(model, x, one, R_1, other, R_2):
     return loop_9(H_r, F_r, loop_8(H_r, x, model.attention_S), model.ffnn_F, model.ffnn_T)
 
 
+def best(posterior):
+    """The highest type and its posterior, as a list of one; empty for type 0, which is none."""
+    kind = posterior.index(max(posterior))
+    return [(kind, posterior[kind])] if kind else []
+
+
 def loop_predict(model, x, spans, widths):
     """The entities and relations of one sentence: classification and filtration, §3.1 and §3.2."""
     R = [loop_span(model, x, span, width) for span, width in zip(spans, widths, strict=True)]
-    posteriors = [softmax(loop_5(R_s, model.ffnn_s)) for R_s in R]
-    E = [(s, p.index(max(p)), max(p)) for s, p in enumerate(posteriors) if p.index(max(p)) != 0]
+    E = [(s, *found) for s, R_s in enumerate(R) for found in best(softmax(loop_5(R_s, model.ffnn_s)))]
     relations = []
-    for (a, (one, *_)), (b, (other, *_)) in itertools.permutations(enumerate(E), 2):
+    for a, b in itertools.permutations(range(len(E)), 2):
+        one, other = E[a][0], E[b][0]
         y_r = loop_10(loop_pair(model, x, spans[one], R[one], spans[other], R[other]), model.ffnn_r)
-        if model.config.relation_loss == "sigmoid-bce":
+        if model.config.relation_loss == "sigmoid-bce":  # each type above the threshold
             sigmoids = [1 / (1 + math.exp(-score)) for score in y_r]
-            relations += [(a, b, c, p) for c, p in enumerate(sigmoids, 1) if p > model.config.threshold]
+            relations += [(a, b, kind, p) for kind, p in enumerate(sigmoids, 1) if p > model.config.threshold]
         else:
-            p = softmax(y_r)
-            relations += [(a, b, p.index(max(p)), max(p))] if p.index(max(p)) != 0 else []
+            relations += [(a, b, *found) for found in best(softmax(y_r))]
     return E, relations
 
 
 # -- Random inputs --------------------------------------------------------------------------------------------------------
 
-D = 4  # width of the encoder
-SHAPE = dict(hidden=6, heads=2, width_dim=3, max_width=5)
+SHAPE = dict(hidden=6, heads=2, width_dim=3, max_width=6)
 
 
 @dataclass
 class Case:
-    """Sentences in one padded batch. Its numbers, padding included, come from the seed."""
+    """Sentences in one padded batch. Its numbers, in padding too, come from the seed."""
 
-    tokens: list[int]  # of each sentence, [CLS] among them: B_S
+    lengths: list[int]  # wordpieces of B_S: with [CLS], without [SEP]
     spans: list[list[tuple[int, int]]]  # in wordpieces
     widths: list[list[int]]  # in words
     pairs: list[list[tuple[int, int]]]
     seed: int
 
     def __post_init__(self):
-        self.N = max(self.tokens) + 1  # [SEP]
+        self.N, self.seeds = max(self.lengths) + 1, itertools.count(self.seed)  # + 1 is [SEP]
         self.generator = torch.Generator().manual_seed(self.seed)
         self.X = self.numbers(self.N, D)
-        self.is_token, self.is_span, self.is_pair = there(self.tokens, self.N), there(map(len, self.spans)), there(map(len, self.pairs))
+        self.is_token, self.is_span, self.is_pair = (mask_of(rows) for rows in (map(range, self.lengths), self.spans, self.pairs))
+        self.is_token = nn.functional.pad(self.is_token, (0, 1))
         self.span, self.width, self.pair = padded(self.spans, (0, 1)), padded(self.widths, 1), padded(self.pairs, (0, 0))
         self.inside, self.between = (torch.zeros(*mask.shape, self.N, dtype=torch.bool) for mask in (self.is_span, self.is_pair))
         for b, s, span in each(self.spans):
-            self.inside[b, s, slice(*span)] = True
+            self.inside[b, s, range(*span)] = True
         for b, p, (one, other) in each(self.pairs):
-            left, right = sorted([self.spans[b][one], self.spans[b][other]])
-            self.between[b, p, left[1] : max(left[1], right[0])] = True
+            self.between[b, p, loop_between(self.spans[b][one], self.spans[b][other])] = True
 
     def numbers(self, *shape):
-        """B … numbers."""
-        return torch.randn(len(self.tokens), *shape, generator=self.generator, dtype=torch.float64)
+        """Random numbers of shape B × shape."""
+        return torch.randn(len(self.lengths), *shape, generator=self.generator, dtype=torch.float64)
 
     def sentence(self, b):
         """B_S of one sentence, for the loops."""
-        return self.X[b, : self.tokens[b]].tolist()
+        return self.X[b, : self.lengths[b]].tolist()
 
-    def seeded(self, make, *given, **shape):
-        """A module with random weights."""
-        torch.manual_seed(self.seed)
-        return make(*given, Config(**SHAPE | shape)).double().eval()
+    def seeded(self, make, *sizes, **config):
+        """A module with random weights, each time others; of an FFNN, `sizes` are those of input and output, and the layers."""
+        torch.manual_seed(next(self.seeds))
+        return make(*sizes, Config(**SHAPE | config)).double().eval()
 
-    def model(self, padding=math.nan, **shape):
-        """SpanRel or SpERT, for three entity and four relation types, over an encoder that gives X, and `padding` elsewhere."""
+    def model(self, padding=math.nan, **config):
+        """SpanRel or SpERT, for three entity and four relation types; its encoder reads nothing, and gives X and `padding`."""
         torch.manual_seed(self.seed)
-        given, encoder = SimpleNamespace(last_hidden_state=self.X.masked_fill(~self.is_token[..., None], padding)), nn.Module()
-        encoder.config, encoder.forward = SimpleNamespace(hidden_size=D), lambda input_ids, attention_mask: given
-        make = SpERT if shape.get("model") == "spert" else SpanRel
-        return make(Config(**shape | SHAPE), encoder, 3, 4).double().eval()
+        state, encoder = SimpleNamespace(last_hidden_state=self.X.masked_fill(~self.is_token[..., None], padding)), nn.Module()
+        encoder.config, encoder.forward = SimpleNamespace(hidden_size=D), lambda input_ids, attention_mask: state
+        make = SpERT if config.get("model") == "spert" else SpanRel
+        return make(Config(**SHAPE | config), encoder, 3, 4).double().eval()
 
     def scores(self, model):
         """y_s and y_r of all its spans and pairs."""
-        ids = self.is_token.long()
-        return model(ids, ids, self.is_token, self.span, self.width, self.pair, self.span.shape[1])
+        ids, arguments = self.is_token.long(), 1 + max(self.pair.flatten().tolist(), default=-1)
+        return model(ids, ids, self.is_token, self.span, self.width, self.pair, arguments)
 
     def predicted(self, model):
         """The entities and relations of each sentence."""
@@ -263,16 +293,16 @@ class Case:
         return model.predict(ids, ids, self.is_token, self.span, self.width, self.is_span)
 
 
-def padded(rows, filler, longest=0):
-    """Rows of different lengths as one tensor."""
-    longest = max(longest, *map(len, rows))
+def padded(rows, filler):
+    """Rows of different lengths as one tensor; (0, 1) fills up spans, as [CLS]."""
+    longest = max(map(len, rows))
     full = [[*row, *[filler] * (longest - len(row))] for row in rows]
     return torch.tensor(full, dtype=torch.long).reshape(len(rows), longest, *torch.tensor(filler).shape)
 
 
-def there(lengths, longest=0):
-    """The mask of rows of those lengths."""
-    return padded([[1] * n for n in lengths], 0, longest).bool()
+def mask_of(rows):
+    """Which places of the padded rows are not padding."""
+    return padded([[1] * len(row) for row in rows], 0).bool()
 
 
 def each(rows):
@@ -286,49 +316,71 @@ def same(actual, expected, tolerance=1e-10):
     assert actual.shape == expected.shape and torch.allclose(actual.double(), expected, rtol=0, atol=tolerance)
 
 
-def alone(X, b, there):
-    """X with 1e30 wherever it is not what sentence b has `there`: in padding, outside the mask, in other sentences."""
+def only(X, b, mask):
+    """X where the mask of sentence b is true, 1e30 everywhere else. Weights that are not exactly 0 there would show."""
     Y = torch.full_like(X, 1e30)
-    Y[b, there] = X[b, there]
+    Y[b, mask] = X[b, mask]
     return Y
 
 
 @st.composite
 def cases(draw):
-    """One to three sentences of one to five words, each word of one or two wordpieces, with up to four spans and five pairs."""
-    rows = []
-    for pieces in draw(st.lists(st.lists(st.integers(1, 2), min_size=1, max_size=5), min_size=1, max_size=3)):
-        at = list(itertools.accumulate(pieces, initial=1))  # word k is the wordpieces [at[k], at[k + 1]); 0 is [CLS]
-        spans = draw(st.lists(st.sampled_from(list(itertools.combinations(range(len(at)), 2))), max_size=4, unique=True))
+    """One to three sentences of one to six words, each of one or two wordpieces, with up to six spans and pairs."""
+    most, seed, rows = draw(st.sampled_from([1, 2, 3, 6, 6, 6, 6, 6])), draw(st.integers(0, 2**32 - 1)), []
+    rng = random.Random(seed)  # left to hypothesis, most sentences would have nothing in them
+    for _ in range(rng.randint(1, min(3, most))):
+        n = rng.choice([most, rng.randint(1, most)])
+        at = list(itertools.accumulate(rng.choices([1, 2], k=n), initial=1))  # word k is the wordpieces [at[k], at[k + 1])
+        spans = itertools.combinations(range(n + 1), 2)
+        spans = sorted(spans, key=lambda span: rng.random() * (span[1] - span[0]) ** 0.5)[: rng.randint(0, 6)]  # rather narrow ones
         pairs = list(itertools.permutations(range(len(spans)), 2))
-        pairs = draw(st.lists(st.sampled_from(pairs), max_size=5, unique=True)) if pairs else []
+        pairs = rng.sample(pairs, min(len(pairs), rng.randint(0, 6)))
         rows.append((at[-1], [(at[i], at[j]) for i, j in spans], [j - i for i, j in spans], pairs))
-    return Case(*map(list, zip(*rows)), draw(st.integers(0, 9999)))
+    return Case(*map(list, zip(*rows)), seed)
+
+
+CASE = Case([6, 3], [[(1, 2), (3, 5), (5, 6)], [(1, 3)]], [[1, 2, 1], [1]], [[(0, 1), (2, 0)], []], seed=0)
 
 
 def joined(case):
-    """The two spans of each pair, the one that begins first in front."""
-    return [sorted(case.spans[b][k] for k in pair) for b, _, pair in each(case.pairs)]
+    """The two spans of each pair, (head, tail)."""
+    return [[case.spans[b][k] for k in pair] for b, _, pair in each(case.pairs)]
 
 
 SHOWN = {
-    "sentences of different lengths": lambda c: len({*c.tokens}) > 1,
-    "a sentence of one word, one wordpiece": lambda c: 2 in c.tokens,
-    "a span of a whole sentence of five words": lambda c: any(5 in widths for widths in c.widths),
-    "a sentence without a span beside one with some": lambda c: [] in c.spans and any(c.spans),
-    "no span at all": lambda c: not any(c.spans),
-    "spans but no pair": lambda c: all(c.spans) and not any(c.pairs),
-    "a pair and its mirror": lambda c: any((b, a) in pairs for pairs in c.pairs for a, b in pairs),
-    "overlap": lambda c: any(a < c < b < d for (a, b), (c, d) in joined(c)),
-    "one span in another": lambda c: any(a < c and d < b for (a, b), (c, d) in joined(c)),
-    "adjacent spans: an empty context": lambda c: any(b == c for (a, b), (c, d) in joined(c)),
-    "words between": lambda c: any(b + 1 < c for (a, b), (c, d) in joined(c)),
+    "sentences of different lengths": lambda case: len({*case.lengths}) > 1,
+    "a sentence of one word, one wordpiece": lambda case: 2 in case.lengths,
+    "a span as wide as can be": lambda case: any(6 in widths for widths in case.widths),
+    "a sentence without a span beside one with some": lambda case: [] in case.spans and any(case.spans),
+    "no span at all": lambda case: not any(case.spans),
+    "spans but no pair": lambda case: any(case.spans) and not any(case.pairs),
+    "a pair and its mirror": lambda case: any((b, a) in pairs for pairs in case.pairs for a, b in pairs),
+    "overlap": lambda case: any(a < c < b < d for (a, b), (c, d) in joined(case)),
+    "one span in another": lambda case: any(a < c and d < b for (a, b), (c, d) in joined(case)),
+    "nested spans that begin together": lambda case: any(a == c for (a, b), (c, d) in joined(case)),
+    "adjacent spans: nothing between": lambda case: any(b == c for (a, b), (c, d) in joined(case)),
+    "a head, some wordpieces, a tail": lambda case: any(b + 1 < c for (a, b), (c, d) in joined(case)),
+    "a tail, some wordpieces, a head": lambda case: any(d + 1 < a for (a, b), (c, d) in joined(case)),
 }
 
 
+@pytest.fixture(scope="session")
+def hundred():
+    """The first hundred random inputs."""
+    found = []
+
+    @settings(max_examples=100, phases=[Phase.generate], derandomize=True)
+    @given(case=cases())
+    def collect(case):
+        found.append(case)
+
+    collect()
+    return found
+
+
 @pytest.mark.parametrize("what", SHOWN)
-def test_the_random_inputs_show(what):
-    assert find(cases(), SHOWN[what], settings=settings(phases=[Phase.generate], max_examples=1000), random=random.Random(0))
+def test_of_a_hundred_random_inputs_three_or_more_show(what, hundred):
+    assert sum(map(SHOWN[what], hundred)) >= 3
 
 
 # -- §3.1  Spans ----------------------------------------------------------------------------------------------------------
@@ -341,8 +393,8 @@ def of(**functions):
     return pytest.mark.parametrize([*functions], [tuple(functions.values())], ids=["-".join(functions)])
 
 
-def tensor(*rows):
-    """One sentence: the batch dimension goes in front."""
+def batch(*rows):
+    """A batch of one sentence: the batch dimension goes in front."""
     return torch.tensor([rows])
 
 
@@ -357,7 +409,7 @@ def test_enumeration_is_every_span_up_to_the_width_once(n, width, enumerate_span
 
 @of(span_ends=EQUATIONS["1"])
 def test_eq_1_is_the_first_and_the_last_wordpiece(span_ends):
-    H_s = span_ends(X, tensor([1, 3], [2, 3]))
+    H_s = span_ends(X, batch([1, 3], [2, 3]))
     assert H_s.tolist() == [[[0, 2, 3, 1], [3, 1, 3, 1]]]  # a span of one stands twice
 
 
@@ -374,15 +426,15 @@ def test_eq_1_agrees_with_the_loop(case, span_ends):
 def test_eq_2a_scores_each_token_by_one_shared_mlp(case, token_scores):
     mlp = case.seeded(FFNN, D, 1, 2)
     V = token_scores(case.X, mlp)
-    for b, k, _ in each(map(range, case.tokens)):
-        same(V[b, k], loop_2a(case.sentence(b), k, mlp))
+    for b, length in enumerate(case.lengths):
+        same(V[b, :length], [loop_2a(case.sentence(b), k, mlp) for k in range(length)])
 
 
 @of(token_weights=EQUATIONS["2b"])
 def test_eq_2b_is_a_softmax_over_the_span_alone(token_weights):
-    inside = tensor([False, True, True, False], [False, False, False, False])
+    inside = batch([False, True, True, False], [False, False, False, False])
     alpha = token_weights(torch.tensor([[9.0, 0.0, math.log(3.0), 9.0]]), inside)
-    assert torch.allclose(alpha, tensor([0, 0.25, 0.75, 0], [0.0, 0, 0, 0]))
+    assert torch.allclose(alpha, batch([0, 0.25, 0.75, 0], [0.0, 0, 0, 0]))
     assert (alpha[~inside] == 0).all()  # exactly
 
 
@@ -405,8 +457,8 @@ def test_eq_2b_weights_are_a_distribution_over_the_span(case, scale, token_weigh
 
 @of(span_specific=EQUATIONS["2c"])
 def test_eq_2c_is_the_weighted_sum(span_specific):
-    F_s = span_specific(tensor([0, 0.25, 0.75, 0]), X)
-    assert torch.allclose(F_s, tensor([2.25, 1.25]))
+    F_s = span_specific(batch([0, 0.25, 0.75, 0]), X)
+    assert torch.allclose(F_s, batch([2.25, 1.25]))
 
 
 @of(span_specific=EQUATIONS["2c"])
@@ -424,11 +476,11 @@ def test_eq_2_what_lies_outside_the_span_changes_nothing(case, token_scores, tok
     mlp = case.seeded(FFNN, D, 1, 2)
     F_s = lambda X: span_specific(token_weights(token_scores(X, mlp), case.inside), X)  # noqa: E731
     for b, s, _ in each(case.spans):
-        same(F_s(alone(case.X, b, case.inside[b, s]))[b, s], F_s(case.X)[b, s])
+        same(F_s(only(case.X, b, case.inside[b, s]))[b, s], F_s(case.X)[b, s])
 
 
 class Uniform(nn.Module):
-    """An attention that weighs all that is there the same."""
+    """An attention that gives equal weight to all that the mask allows."""
 
     def forward(self, query, context, mask):
         mask = mask.expand(-1, query.shape[1], -1).float()
@@ -437,8 +489,8 @@ class Uniform(nn.Module):
 
 @of(span_context=EQUATIONS["3"])
 def test_eq_3_attends_over_cls_and_the_sentence_but_not_sep(span_context):
-    T_s = span_context(tensor([0.0, 0.0]), X, tensor(True, True, True, False), Uniform())
-    assert torch.allclose(T_s, tensor([4 / 3, 1.0]))
+    T_s = span_context(batch([0.0, 0.0]), X, batch(True, True, True, False), Uniform())
+    assert torch.allclose(T_s, batch([4 / 3, 1.0]))
 
 
 @of(span_context=EQUATIONS["3"])
@@ -456,12 +508,12 @@ def test_eq_3_sees_neither_sep_nor_padding_nor_another_sentence(case, kind, span
     F_s, attention = case.numbers(case.span.shape[1], D), case.seeded(ATTENTION[kind], D, D)
     T_s = lambda X: span_context(F_s, X, case.is_token, attention)  # noqa: E731
     for b, s, _ in each(case.spans):
-        same(T_s(alone(case.X, b, case.is_token[b]))[b, s], T_s(case.X)[b, s])
+        same(T_s(only(case.X, b, case.is_token[b]))[b, s], T_s(case.X)[b, s])
 
 
 @of(span_representation=EQUATIONS["4"])
 def test_eq_4_concatenates_in_the_papers_order(span_representation):
-    R_s = span_representation(tensor([1.0]), tensor([2.0]), tensor([3.0, 4.0]), tensor([5.0]))
+    R_s = span_representation(batch([1.0]), batch([2.0]), batch([3.0, 4.0]), batch([5.0]))
     assert R_s.tolist() == [[[1, 2, 3, 4, 5]]]
 
 
@@ -476,8 +528,8 @@ def test_eq_4_agrees_with_the_loop(case, span_representation):
 
 @of(classify_spans=EQUATIONS["5"], span_posterior=spanrel.span_posterior)
 def test_eq_5_gives_the_scores_whose_softmax_is_the_posterior(classify_spans, span_posterior):
-    y_s = classify_spans(tensor([0.0, math.log(3.0)]), nn.Identity())
-    assert torch.allclose(span_posterior(y_s), tensor([0.25, 0.75]))
+    y_s = classify_spans(batch([0.0, math.log(3.0)]), nn.Identity())
+    assert torch.allclose(span_posterior(y_s), batch([0.25, 0.75]))
 
 
 @of(classify_spans=EQUATIONS["5"], span_posterior=spanrel.span_posterior)
@@ -507,21 +559,23 @@ def test_span_filtration_keeps_what_is_not_none_entity(case, filter_spans):
 @of(all_pairs=spanrel.all_pairs)
 @given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=3))
 def test_relation_tuples_are_every_ordered_pair_of_two_entities(counts, all_pairs):
-    pairs, is_pair = all_pairs(there(counts))
+    pairs, is_pair = all_pairs(mask_of(map(range, counts)))
     for b, count in enumerate(counts):
         assert pairs[b][is_pair[b]].tolist() == [[i, j] for i in range(count) for j in range(count) if i != j]
 
 
 @of(relation_tuple=EQUATIONS["6"])
 def test_eq_6_reduces_both_arguments_by_one_ffnn_head_first(relation_tuple):
-    H_r = relation_tuple(tensor([1.0], [2.0], [3.0]), tensor([2, 0], [0, 2]), nn.Identity())
-    assert H_r.tolist() == [[[3, 1], [1, 3]]]
+    double = nn.Linear(1, 1, bias=False)
+    double.weight.data = torch.tensor([[2.0]])
+    H_r = relation_tuple(batch([1.0], [2.0], [3.0]), batch([2, 0], [0, 2]), double)
+    assert H_r.tolist() == [[[6, 2], [2, 6]]]
 
 
 @of(relation_tuple=EQUATIONS["6"])
 @given(case=cases())
 def test_eq_6_agrees_with_the_loop(case, relation_tuple):
-    R_s, ffnn = case.numbers(max(1, case.span.shape[1]), 5), case.seeded(FFNN, 5, 3, 2)
+    R_s, ffnn = case.numbers(case.span.shape[1], 5), case.seeded(FFNN, 5, 3, 2)
     H_r = relation_tuple(R_s, case.pair, ffnn)
     for b, p, (one, other) in each(case.pairs):
         same(H_r[b, p], loop_6(R_s[b, one].tolist(), R_s[b, other].tolist(), ffnn))
@@ -529,11 +583,11 @@ def test_eq_6_agrees_with_the_loop(case, relation_tuple):
 
 @of(local_context=EQUATIONS["7"], mask_between=spanrel.mask_between)
 def test_eq_7_attends_over_the_words_between_and_is_zero_where_there_are_none(local_context, mask_between):
-    spans, pairs = tensor([1, 2], [3, 4], [2, 3], [1, 3]), tensor([0, 1], [1, 0], [0, 2], [0, 3])
+    spans, pairs = batch([1, 2], [3, 4], [2, 3], [1, 3], [2, 4]), batch([0, 1], [1, 0], [0, 2], [0, 3], [3, 4])
     between = mask_between(spans, pairs, 4)
-    assert between[0].sum(-1).tolist() == [1, 1, 0, 0]  # a gap, seen from both sides; adjacent; nested
-    F_r = local_context(torch.zeros(1, 4, 3), X, between, Uniform())
-    assert F_r.tolist() == [[[3, 1], [3, 1], [0, 0], [0, 0]]]
+    assert between[0].sum(-1).tolist() == [1, 1, 0, 0, 0]  # a gap, seen from both sides; adjacent; nested; overlapping
+    F_r = local_context(torch.zeros(1, 5, 3), X, between, Uniform())
+    assert F_r.tolist() == [[[3, 1], [3, 1], [0, 0], [0, 0], [0, 0]]]
 
 
 @of(mask_inside=spanrel.mask_inside, mask_between=spanrel.mask_between)
@@ -541,9 +595,8 @@ def test_eq_7_attends_over_the_words_between_and_is_zero_where_there_are_none(lo
 def test_the_masks_say_which_wordpieces_are_in_a_span_and_between_two(case, mask_inside, mask_between):
     inside = mask_inside(case.span, case.N)
     assert torch.equal(inside[case.is_span], case.inside[case.is_span])
-    if case.pair.shape[1]:
-        between = mask_between(case.span, case.pair, case.N)
-        assert torch.equal(between[case.is_pair], case.between[case.is_pair])
+    between = mask_between(case.span, case.pair, case.N)
+    assert torch.equal(between[case.is_pair], case.between[case.is_pair])
 
 
 @of(local_context=EQUATIONS["7"])
@@ -552,7 +605,7 @@ def test_eq_7_agrees_with_the_loop(case, kind, local_context):
     H_r, attention = case.numbers(case.pair.shape[1], 7), case.seeded(ATTENTION[kind], 7, D)
     F_r = local_context(H_r, case.X, case.between, attention)
     for b, p, (one, other) in each(case.pairs):
-        B_c = loop_between(case.sentence(b), case.spans[b][one], case.spans[b][other])
+        B_c = [case.sentence(b)[k] for k in loop_between(case.spans[b][one], case.spans[b][other])]
         same(F_r[b, p], loop_7(H_r[b, p].tolist(), B_c, attention))
 
 
@@ -562,13 +615,13 @@ def test_eq_7_what_is_not_between_changes_nothing(case, kind, local_context):
     H_r, attention = case.numbers(case.pair.shape[1], 7), case.seeded(ATTENTION[kind], 7, D)
     F_r = lambda X: local_context(H_r, X, case.between, attention)  # noqa: E731
     for b, p, _ in each(case.pairs):
-        same(F_r(alone(case.X, b, case.between[b, p]))[b, p], F_r(case.X)[b, p])
+        same(F_r(only(case.X, b, case.between[b, p]))[b, p], F_r(case.X)[b, p])
 
 
 @of(sentence_context=EQUATIONS["8"])
 def test_eq_8_attends_over_the_sentence(sentence_context):
-    T_r = sentence_context(torch.zeros(1, 1, 3), X, tensor(True, True, True, False), Uniform())
-    assert torch.allclose(T_r, tensor([4 / 3, 1.0]))
+    T_r = sentence_context(torch.zeros(1, 1, 3), X, batch(True, True, True, False), Uniform())
+    assert torch.allclose(T_r, batch([4 / 3, 1.0]))
 
 
 @of(sentence_context=EQUATIONS["8"])
@@ -586,14 +639,14 @@ def test_eq_8_sees_neither_sep_nor_padding_nor_another_sentence(case, kind, sent
     H_r, attention = case.numbers(case.pair.shape[1], 7), case.seeded(ATTENTION[kind], 7, D)
     T_r = lambda X: sentence_context(H_r, X, case.is_token, attention)  # noqa: E731
     for b, p, _ in each(case.pairs):
-        same(T_r(alone(case.X, b, case.is_token[b]))[b, p], T_r(case.X)[b, p])
+        same(T_r(only(case.X, b, case.is_token[b]))[b, p], T_r(case.X)[b, p])
 
 
 @of(relation_representation=EQUATIONS["9"])
 def test_eq_9_reduces_the_contexts_by_two_ffnns(relation_representation):
     double, negate = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     double.weight.data, negate.weight.data = torch.tensor([[2.0]]), torch.tensor([[-1.0]])
-    R_r = relation_representation(tensor([1.0]), tensor([3.0]), tensor([4.0]), double, negate)
+    R_r = relation_representation(batch([1.0]), batch([3.0]), batch([4.0]), double, negate)
     assert R_r.tolist() == [[[1, 6, -4]]]
 
 
@@ -609,27 +662,28 @@ def test_eq_9_agrees_with_the_loop(case, relation_representation):
 
 @of(classify_relations=EQUATIONS["10"], relation_posterior=spanrel.relation_posterior)
 def test_eq_10_gives_the_scores_whose_softmax_is_the_posterior(classify_relations, relation_posterior):
-    y_r = classify_relations(tensor([0.0, math.log(3.0)]), nn.Identity())
+    y_r = classify_relations(batch([0.0, math.log(3.0)]), nn.Identity())
     for reading in ("softmax-bce", "softmax-ce"):
-        assert torch.allclose(relation_posterior(y_r, reading), tensor([0.25, 0.75]))
-    assert torch.allclose(relation_posterior(y_r, "sigmoid-bce"), tensor([0, 0.5, 0.75]))  # no NoneRelation
+        assert torch.allclose(relation_posterior(y_r, reading), batch([0.25, 0.75]))
+    assert torch.allclose(relation_posterior(y_r, "sigmoid-bce"), batch([0, 0.5, 0.75]))  # no NoneRelation
 
 
-@of(classify_relations=EQUATIONS["10"])
+@of(classify_relations=EQUATIONS["10"], relation_posterior=spanrel.relation_posterior)
 @given(case=cases())
-def test_eq_10_agrees_with_the_loop(case, classify_relations):
+def test_eq_10_agrees_with_the_loop(case, classify_relations, relation_posterior):
     R_r, ffnn = case.numbers(case.pair.shape[1], 5), case.seeded(FFNN, 5, 3, 2)
     y_r = classify_relations(R_r, ffnn)
     for b, p, _ in each(case.pairs):
         same(y_r[b, p], loop_10(R_r[b, p].tolist(), ffnn))
+        same(relation_posterior(y_r, "softmax-bce")[b, p], softmax(loop_10(R_r[b, p].tolist(), ffnn)))
 
 
 @of(filter_relations=spanrel.filter_relations)
 @given(case=cases(), reading=st.sampled_from(READINGS), threshold=st.sampled_from([0.2, 0.4, 0.6]))
-def test_relation_filtration_never_keeps_none_relation_nor_a_pair_that_is_not_there(case, reading, threshold, filter_relations):
+def test_relation_filtration_keeps_the_highest_type_or_those_above_the_threshold(case, reading, threshold, filter_relations):
     posterior = case.numbers(case.pair.shape[1], 4).softmax(-1)
     holds = filter_relations(posterior, case.is_pair, reading, threshold)
-    for b, p in itertools.product(range(len(case.tokens)), range(case.pair.shape[1])):
+    for b, p in itertools.product(range(len(case.lengths)), range(case.pair.shape[1])):
         score = posterior[b, p].tolist()
         expected = [c for c in (1, 2, 3) if (score[c] > threshold if reading == "sigmoid-bce" else score[c] == max(score))]
         assert holds[b, p].nonzero().flatten().tolist() == (expected if p < len(case.pairs[b]) else [])
@@ -638,6 +692,31 @@ def test_relation_filtration_never_keeps_none_relation_nor_a_pair_that_is_not_th
 # -- §3.3  Attention ------------------------------------------------------------------------------------------------------
 
 four = pytest.mark.parametrize("attention", ATTENTION.values(), ids=ATTENTION)
+
+
+@pytest.mark.parametrize("d_in, d_out, layers", [(4, 1, 1), (4, 3, 2), (2, 5, 3)])
+def test_an_ffnn_is_linear_relu_dropout_and_a_last_linear(d_in, d_out, layers):  # [L11]
+    ffnn = [*FFNN(d_in, d_out, layers, Config(hidden=6, dropout=0.3))]
+    assert [*map(type, ffnn)] == [nn.Linear, nn.ReLU, nn.Dropout] * (layers - 1) + [nn.Linear]
+    widths = [d_in] + [6] * (layers - 1) + [d_out]
+    assert [(layer.in_features, layer.out_features) for layer in ffnn[::3]] == [*zip(widths, widths[1:])]
+    assert all(dropout.p == 0.3 for dropout in ffnn[2::3])
+
+
+def test_the_ffnns_of_eq_9_have_three_layers_and_all_others_two():  # [L12]
+    ffnns = {name: module for name, module in CASE.model().named_modules() if isinstance(module, FFNN)}
+    depth = {name: sum(isinstance(layer, nn.Linear) for layer in ffnn) for name, ffnn in ffnns.items()}
+    assert depth.pop("ffnn_F") == depth.pop("ffnn_T") == 3 and {*depth.values()} == {2} and len(depth) == 4 + 2 * 3
+
+
+MODULES = {"multihead": {"ffnn_Q", "ffnn_K"}, "dot": {"ffnn_Q", "ffnn_K", "W"}, "general": {"W"}, "additive": {"W_1", "W_2", "v"}}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_query_and_key_have_weights_of_their_own(name):
+    for project, more in ((False, set()), (True, {"value", "output"})):  # [L10]
+        attention = CASE.seeded(ATTENTION[name], D, D, project=project)
+        assert {parameter.split(".")[0] for parameter, _ in attention.named_parameters()} == MODULES[name] | more
 
 
 @four
@@ -673,19 +752,19 @@ def test_attention_over_nothing_is_zero_with_finite_gradients(attention, case, p
 def test_multihead_score_is_the_scaled_dot_product_of_each_head():
     attention = ATTENTION["multihead"](4, 4, Config(hidden=4, heads=2))
     attention.ffnn_Q = attention.ffnn_K = nn.Identity()
-    score = attention.score(tensor([1.0, 2.0, 3.0, 4.0]), tensor([1.0, 1.0, 0.0, 2.0]))
+    score = attention.score(batch([1.0, 2.0, 3.0, 4.0]), batch([1.0, 1.0, 0.0, 2.0]))
     assert torch.allclose(score.flatten(), torch.tensor([3.0, 8.0]) / math.sqrt(2))
 
 
 def test_dot_general_and_additive_scores_by_hand():
-    query, context, config = tensor([1.0, 2.0]), tensor([3.0, 4.0]), Config(hidden=2)
-    dot, general, additive = (ATTENTION[name](2, 2, config) for name in ("dot", "general", "additive"))
-    dot.ffnn_Q = dot.ffnn_K = nn.Identity()
-    assert [*dot.W.weight.shape] == [1, 2]  # [L9]
-    dot.W.weight.data = torch.tensor([[10.0, 1.0]])
-    assert dot.score(query, context).item() == 10 * 3 + 1 * 8
-    general.W.weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    assert general.score(query, context).item() == 3 + 16
+    query, context, config = batch([1.0, 2.0]), batch([3.0, 4.0]), Config(hidden=2)
+    product, general, additive = (ATTENTION[name](2, 2, config) for name in ("dot", "general", "additive"))
+    product.ffnn_Q = product.ffnn_K = nn.Identity()
+    assert [*product.W.weight.shape] == [1, 2]  # [L9]
+    product.W.weight.data = torch.tensor([[10.0, 1.0]])
+    assert product.score(query, context).item() == 10 * 1 * 3 + 1 * 2 * 4
+    general.W.weight.data = torch.tensor([[0.0, 0.0], [5.0, 0.0]])  # from query 1 to key 2
+    assert general.score(query, context).item() == 1 * 5 * 4
     for layer in (additive.W_1, additive.W_2):
         layer.weight.data = torch.eye(2)
     additive.W_1.bias.data.zero_()
@@ -696,7 +775,7 @@ def test_dot_general_and_additive_scores_by_hand():
 @of(additive=ATTENTION["additive"])
 @given(case=cases())
 def test_additive_attention_as_printed_ignores_its_query_and_ours_does_not(case, additive):
-    mask, one, other = case.is_token[:, None], *case.numbers(2, 1, 7).unbind(1)
+    one, other, mask = case.numbers(1, 7), case.numbers(1, 7), case.is_token[:, None]
     W_1, W_2 = case.numbers(7)[0], case.numbers(D)[0]
     printed = lambda query: ((query @ W_1)[..., None] + (case.X @ W_2)[:, None]).softmax(-1)  # noqa: E731
     same(printed(one), printed(other))  # [L7]
@@ -724,29 +803,6 @@ def test_eq_11_is_linear_in_each_part(a, b, c, joint_loss):
     same(L(a, b), loop_11(a, b))
     same(L(a + c, b), L(a, b) + L(c, 0.0))
     same(L(a, b + c), L(a, b) + L(0.0, c))
-
-
-def loop_mean(values):
-    return sum(values) / len(values) if values else 0.0
-
-
-def loop_span_loss(y_s, t_s):
-    """L^s of the samples there are: scores, and the index of the true type."""
-    return loop_mean([-math.log(softmax(y)[t]) for y, t in zip(y_s, t_s, strict=True)])
-
-
-def loop_relation_loss(y_r, t_r, reading):
-    """L^r of the samples there are: scores, and 1 or 0 for each type."""
-    bce = lambda p, t: -math.log(p) if t else -math.log(1 - p)  # noqa: E731
-    losses = []
-    for y, t in zip(y_r, t_r, strict=True):
-        if reading == "sigmoid-bce":
-            losses.append(loop_mean([bce(1 / (1 + math.exp(-score)), c) for score, c in zip(y, t[1:], strict=True)]))
-        elif reading == "softmax-bce":
-            losses.append(loop_mean([bce(p, c) for p, c in zip(softmax(y), t, strict=True)]))
-        else:
-            losses.append(loop_mean([-math.log(p) for p, c in zip(softmax(y), t, strict=True) if c]))
-    return loop_mean(losses)
 
 
 @of(span_loss=spanrel.span_loss)
@@ -787,27 +843,32 @@ def test_padded_samples_weigh_nothing(reading, case, span_loss, relation_loss):
 
 @of(relation_loss=spanrel.relation_loss)
 def test_softmax_bce_is_exact_where_the_softmax_rounds_to_one(relation_loss):
-    sure = torch.tensor([[[17.0, 0.0, 0.0]]], requires_grad=True)  # in float32 its softmax is 1, 0, 0
-    wrong = relation_loss(sure, tensor([0.0, 1.0, 0.0]), tensor(True), "softmax-bce")
+    sure = torch.tensor([[[17.0, 0.0, 0.0]]], requires_grad=True)  # in float32 the first posterior is 1
+    wrong = relation_loss(sure, batch([0.0, 1.0, 0.0]), batch(True), "softmax-bce")
     wrong.backward()
-    assert wrong.item() == pytest.approx((17 + 17 - math.log(2) + 4e-8) / 3, rel=1e-3)
+    assert wrong.item() == pytest.approx(((17 - math.log(2)) + 17 + 0) / 3, rel=1e-3)  # -log(1 - p_0), -log p_1, -log(1 - p_2)
     assert torch.allclose(sure.grad[0, 0], torch.tensor([2 / 3, -0.5, -1 / 6]), atol=1e-3)
 
 
 @of(draw=data.Sampling.draw)
-@given(
-    available=st.integers(0, 400), gold=st.integers(0, 9), rate=st.integers(1, 40), count=st.sampled_from([None, 5, 100]), seed=st.integers(0, 9)
-)  # fmt: skip
-def test_sampling_draws_as_many_as_the_rate_says_and_none_twice(available, gold, rate, count, seed, draw):
-    sampling = data.Sampling(rate=rate, count=count, seed=seed)
+@given(available=st.integers(0, 400), gold=st.integers(0, 9), rate=st.integers(1, 40), count=st.sampled_from([None, 5]))
+def test_sampling_draws_as_many_as_the_rate_says_and_none_twice(available, gold, rate, count, draw):
+    sampling = data.Sampling(rate=rate, count=count)
     drawn = draw(sampling, list(range(available)), gold, "s", "spans")
     assert len(drawn) == min(available, rate * max(1, gold) if count is None else count)
     assert len(set(drawn)) == len(drawn) and set(drawn) <= set(range(available))
 
 
 @of(draw=data.Sampling.draw)
+def test_sampling_is_thirtyfold_as_the_paper_says(draw):
+    assert [len(draw(data.Sampling(), list(range(400)), gold, "s", "spans")) for gold in (0, 1, 2, 20)] == [30, 30, 60, 400]
+
+
+@of(draw=data.Sampling.draw)
 def test_sampling_is_a_function_of_seed_epoch_and_sentence(draw):
-    by = lambda seed, epoch, sentence, what: tuple(draw(data.Sampling(seed=seed, epoch=epoch), list(range(99)), 1, sentence, what))  # noqa: E731
+    def by(seed, epoch, sentence, what):
+        return tuple(draw(data.Sampling(seed=seed, epoch=epoch), list(range(99)), 1, sentence, what))
+
     ways = list(itertools.product((0, 1), (1, 2), ("s", "t"), ("spans", "pairs")))
     assert [by(*way) for way in ways] == [by(*way) for way in ways]
     assert len({by(*way) for way in ways}) == len(ways)
@@ -824,56 +885,74 @@ def test_sampling_is_uniform(draw):
 def coded(sentence):
     """The sentence with one wordpiece a word."""
     n = len(sentence.words)
-    return data.Encoded(sentence, [0] * (n + 2), [True] * (n + 1) + [False], list(range(1, n + 1)), list(range(2, n + 2)))
+    starts, ends = list(range(1, n + 1)), list(range(2, n + 2))
+    return data.Encoded(sentence, input_ids=[0] * (n + 2), is_token=[True] * (n + 1) + [False], starts=starts, ends=ends)
 
 
 TYPES = ["A", "B"], ["R", "S"]
 
 
-def annotations(n, entity_types=TYPES[0], relation_types=TYPES[1]):
+@st.composite
+def annotations(draw, n, entity_types=TYPES[0], relation_types=TYPES[1]):
     """Entities and relations for n words: overlapping, nested and adjacent entities, some of two types, some wide."""
-    span = st.tuples(st.integers(0, n - 1), st.integers(1, n)).filter(lambda s: s[0] < s[1])
-    entity, kind = st.builds(lambda kind, s: Entity(kind, *s), st.sampled_from(entity_types), span), st.sampled_from(relation_types)
-    related = lambda found: [(a, b) for a in found for b in found if a != b]  # noqa: E731
-    relations = lambda found: st.lists(  # noqa: E731
-        st.builds(lambda kind, pair: Relation(kind, *pair), kind, st.sampled_from(related(found))), max_size=4, unique=True)  # fmt: skip
-    both = lambda found: st.tuples(st.just(found), relations(found) if len(found) > 1 else st.just([]))  # noqa: E731
-    return st.lists(entity, max_size=5, unique=True).flatmap(both)
+    every = list(itertools.combinations(range(n + 1), 2))
+    entity = st.builds(lambda kind, span: Entity(kind, *span), st.sampled_from(entity_types), st.sampled_from(every))
+    entities = draw(st.lists(entity, max_size=5, unique=True))
+    pairs = list(itertools.permutations(entities, 2))
+    relation = st.builds(lambda kind, pair: Relation(kind, *pair), st.sampled_from(relation_types), st.sampled_from(pairs or [None]))
+    return entities, draw(st.lists(relation, max_size=4, unique=True)) if pairs else []
 
 
 words = st.lists(st.text("abcß-é😀", min_size=1, max_size=4), min_size=1, max_size=12)
 sentences = words.flatmap(lambda words: annotations(len(words)).map(lambda found: Sentence("s", words, *found)))
 
 
+def narrow(sentence, width):
+    """The gold spans that training can reach, each with its first type."""
+    return {(e.start, e.end): 1 + TYPES[0].index(e.type) for e in reversed(sentence.entities) if e.end - e.start <= width}
+
+
+@of(training_example=data.training_example)
+@given(sentence=sentences, width=st.integers(1, 6), rate=st.integers(1, 4))
+def test_training_spans_are_the_gold_ones_and_others_never_gold_never_twice(sentence, width, rate, training_example):
+    example, gold = training_example(coded(sentence), *TYPES, data.Sampling(width, rate)), narrow(sentence, width)
+    spans, types = example.spans, example.span_types
+    assert dict(zip(spans[: len(gold)], types)) == gold
+    assert len(types) == len(spans) == len(set(spans)) and not any(types[len(gold) :])
+    assert all(0 <= start < end <= len(sentence.words) and end - start <= width for start, end in spans)
+    available = len(data.enumerate_spans(len(sentence.words), width)) - len(gold)
+    assert len(spans) - len(gold) == min(available, rate * max(1, len(gold)))
+
+
 @of(training_example=data.training_example)
 @given(sentence=sentences, width=st.integers(1, 6), rate=st.integers(1, 4), among=st.sampled_from(["gold", "sampled"]))
-def test_a_training_example_is_the_gold_samples_and_negatives_of_the_same_sentence(sentence, width, rate, among, training_example):
-    example = training_example(coded(sentence), *TYPES, data.Sampling(width, rate, among=among))
-    gold = {}  # the spans narrow enough, with their first type
-    for e in sentence.entities:
-        if e.end - e.start <= width:
-            gold.setdefault((e.start, e.end), 1 + TYPES[0].index(e.type))
-    spans, types = example.spans, example.span_types
-    assert dict(zip(spans, types[: len(gold)])) == gold
-    assert len(set(spans)) == len(spans) == len(types) and not any(types[len(gold) :])  # never a gold one, never twice
-    available = sum(max(0, len(sentence.words) - w + 1) for w in range(1, width + 1)) - len(gold)
-    assert len(spans) - len(gold) == min(available, rate * max(1, len(gold)))
+def test_training_pairs_are_the_related_ones_and_others_never_related_never_twice(sentence, width, rate, among, training_example):
+    example, gold = training_example(coded(sentence), *TYPES, data.Sampling(width, rate, among=among)), narrow(sentence, width)
+    pairs, types = [(example.spans[a], example.spans[b]) for a, b in example.pairs], example.pair_types
     related = {}
     for r in sentence.relations:
-        pair = (r.head.start, r.head.end), (r.tail.start, r.tail.end)
-        if {*pair} <= {*gold} and pair[0] != pair[1]:
-            related.setdefault(pair, set()).add(1 + TYPES[1].index(r.type))
-    pairs, arguments = [(spans[a], spans[b]) for a, b in example.pairs], len(gold) if among == "gold" else len(spans)
-    assert dict(zip(pairs, example.pair_types[: len(related)])) == related
-    assert len(set(pairs)) == len(pairs) == len(example.pair_types) and all(kinds == {0} for kinds in example.pair_types[len(related) :])
+        head, tail = (r.head.start, r.head.end), (r.tail.start, r.tail.end)
+        if head in gold and tail in gold and head != tail:
+            related.setdefault((head, tail), set()).add(1 + TYPES[1].index(r.type))
+    assert dict(zip(pairs[: len(related)], types)) == related
+    assert len(types) == len(pairs) == len(set(pairs)) and all(kinds == {0} for kinds in types[len(related) :])
+    arguments = len(gold) if among == "gold" else len(example.spans)
     assert example.arguments == arguments and all(a != b and max(a, b) < arguments for a, b in example.pairs)
     assert len(pairs) - len(related) == min(arguments * (arguments - 1) - len(related), rate * max(1, len(related)))
 
 
-def test_negatives_are_drawn_anew_each_epoch():
-    sentence = coded(Sentence("s", ["w"] * 30))
-    one, two, again = (data.training_example(sentence, *TYPES, data.Sampling(epoch=k)).spans for k in (1, 2, 1))
-    assert len(one) == 30 and one != two and one == again
+@of(training_example=data.training_example)
+def test_negatives_are_drawn_anew_in_each_epoch_and_each_sentence(training_example):
+    entities = [Entity("A", k, k + 1) for k in range(10)]
+
+    def negatives(id, epoch):
+        example = training_example(coded(Sentence(id, ["w"] * 40, entities)), *TYPES, data.Sampling(epoch=epoch))
+        return example.spans, example.pairs
+
+    spans, pairs = zip(*(negatives(*way) for way in (("s", 1), ("s", 2), ("t", 1))))
+    for drawn in (spans, pairs):
+        assert len({*map(tuple, drawn)}) == 3
+    assert negatives("s", 1) == (spans[0], pairs[0])
 
 
 @given(sentence=sentences, width=st.integers(1, 6))
@@ -888,7 +967,8 @@ def test_a_prediction_example_is_every_span(sentence, width):
 ALL_ABLATIONS = [tuple(itertools.compress(ABLATIONS, bits)) for bits in itertools.product((0, 1), repeat=4)][1:]
 SETTINGS = [dict(attention=name) for name in ATTENTION] + [dict(ablate=parts) for parts in ALL_ABLATIONS]
 SETTINGS += [dict(relation_loss=reading) for reading in READINGS[1:]] + [dict(project=True), SPERT]
-every_setting = pytest.mark.parametrize("shape", SETTINGS, ids=lambda s: "+".join(s.get("ablate", ())) or "-".join(map(str, s.values()))[:16])
+NAMES = [s.get("model") or "+".join(s.get("ablate", ())) or "-".join(map(str, s.values())) for s in SETTINGS]
+every_setting = pytest.mark.parametrize("shape", SETTINGS, ids=NAMES)
 
 
 @every_setting
@@ -923,7 +1003,8 @@ wiring = st.sampled_from(WIRINGS)
 
 @given(case=cases(), shape=wiring, padding=st.sampled_from([0.0, 1e30, math.inf]))
 def test_what_the_encoder_says_of_padding_changes_nothing(case, shape, padding):
-    for one, other in zip(case.scores(case.model(**shape)), case.scores(case.model(padding, **shape)), strict=True):  # NaN, and that
+    usual, changed = case.scores(case.model(math.nan, **shape)), case.scores(case.model(padding, **shape))
+    for one, other in zip(usual, changed, strict=True):
         same(one, other)
 
 
@@ -931,7 +1012,7 @@ def test_what_the_encoder_says_of_padding_changes_nothing(case, shape, padding):
 def test_the_order_of_sentences_spans_and_pairs_is_carried_through(case, shape, rng):
     model = case.model(**shape)
     y_s, y_r = case.scores(model)
-    b, s, p = (rng.sample(range(n), n) for n in (len(case.tokens), case.span.shape[1], case.pair.shape[1]))
+    b, s, p = (rng.sample(range(n), n) for n in (len(case.lengths), case.span.shape[1], case.pair.shape[1]))
     new_place = torch.tensor(s, dtype=torch.long).argsort()
     case.X, case.is_token = case.X[b], case.is_token[b]
     case.span, case.width, case.pair = case.span[b][:, s], case.width[b][:, s], case.pair[b][:, p]
@@ -944,7 +1025,7 @@ def test_the_order_of_sentences_spans_and_pairs_is_carried_through(case, shape, 
 @given(case=cases(), shape=wiring)
 def test_a_sentence_alone_and_among_others_is_the_same(case, shape):
     y_s, y_r = case.scores(case.model(**shape))
-    for b, n in enumerate(case.tokens):
+    for b, n in enumerate(case.lengths):
         one = Case([n], [case.spans[b]], [case.widths[b]], [case.pairs[b]], case.seed)
         one.X = case.X[b : b + 1, : n + 1]
         alone_s, alone_r = one.scores(one.model(**shape))
@@ -955,14 +1036,38 @@ def test_a_sentence_alone_and_among_others_is_the_same(case, shape):
 @given(case=cases(), shape=wiring, chunk=st.sampled_from([1, 100, 1000]))
 def test_chunks_of_any_size_predict_the_same(case, shape, chunk):
     model = case.model(**shape)
-    whole, model.config.chunk = case.predicted(model), chunk  # a span, a pair at a time; some
+    whole, model.config.chunk = case.predicted(model), chunk  # 1: one span, one pair at a time
     for (entities, relations), (others, pairs) in zip(whole, case.predicted(model), strict=True):
         assert [item[:-1] for item in entities + relations] == [item[:-1] for item in others + pairs]
         same(torch.tensor([item[-1] for item in entities + relations]), [item[-1] for item in others + pairs], 1e-6)
 
 
+@pytest.mark.parametrize("reading", READINGS)
+def test_every_tensor_is_made_on_the_device_of_its_inputs(reading):
+    model = CASE.model(relation_loss=reading)
+    t_s, t_r = CASE.is_span.long(), torch.eye(4).double()[CASE.is_pair.long()]
+
+    def whole():
+        y_s, y_r = CASE.scores(model)
+        return CASE.predicted(model), model.loss(y_s, t_s, CASE.is_span, y_r, t_r, CASE.is_pair)
+
+    expected = whole()
+    with torch.device("meta"):  # where a tensor lands whose device is not named
+        assert whole() == expected
+
+
+@pytest.mark.parametrize("shape, weights", [({}, (0.4, 0.6)), (SPERT, (1.0, 1.0)), (dict(span_weight=0.1, relation_weight=2.0), (0.1, 2.0))])
+def test_the_loss_of_a_setting_is_eq_11_with_its_weights(shape, weights):
+    model = CASE.model(**shape)
+    (y_s, y_r), t_s, t_r = CASE.scores(model), CASE.is_span.long(), torch.eye(4).double()[CASE.is_pair.long()]
+    L, L_s, L_r = model.loss(y_s, t_s, CASE.is_span, y_r, t_r, CASE.is_pair)
+    reading = model.config.relation_loss
+    assert L_s == spanrel.span_loss(y_s, t_s, CASE.is_span) and L_r == spanrel.relation_loss(y_r, t_r, CASE.is_pair, reading)
+    same(L, weights[0] * L_s.item() + weights[1] * L_r.item())
+
+
 @every_setting
-def test_gradients_reach_every_parameter_of_every_setting_and_there_are_no_others(shape):
+def test_gradients_reach_every_parameter_of_every_setting(shape):
     run = toy_run(**shape)
     loss, L_s, L_r = train.train_step(run, some_batch(run))
     assert L_s > 0 and L_r > 0
@@ -975,18 +1080,17 @@ def test_gradients_reach_every_parameter_of_every_setting_and_there_are_no_other
 NEEDED_BY = {"span-sentence": {"attention_s"}, "local": {"attention_c"}, "relation-sentence": {"attention_S", "ffnn_T"}}
 
 
-@pytest.mark.parametrize("ablate", ALL_ABLATIONS, ids="+".join)
-def test_an_ablation_removes_the_parameters_that_it_does_not_use(ablate):
-    case = Case([3], [[(1, 2), (2, 3)]], [[1, 1]], [[(0, 1)]], seed=0)
+@pytest.mark.parametrize("ablate", [(), *ALL_ABLATIONS], ids="+".join)
+def test_a_setting_has_the_modules_that_it_uses_each_its_own_and_no_others(ablate):
     everything = {"width", "mlp", "attention_s", "ffnn_s", "ffnn_pair", "attention_c", "ffnn_F", "attention_S", "ffnn_T", "ffnn_r"}
     gone = set().union(*(NEEDED_BY.get(part, ()) for part in ablate), ["mlp"] if {"span-specific", "span-sentence"} <= {*ablate} else [])
-    assert {name.split(".")[0] for name, _ in case.model(ablate=ablate).named_parameters()} == everything - gone
+    assert {name.split(".")[0] for name, _ in CASE.model(ablate=ablate).named_parameters()} == everything - gone
 
 
 def test_spert_begins_as_its_authors_layers_do():
     model = toy_run(**SPERT).model
     for layer in (model.width, model.ffnn_s[1], model.ffnn_r[1]):  # [L32]
-        assert float(layer.weight.std()) == pytest.approx(0.02, rel=0.2) and float(layer.weight.mean()) == pytest.approx(0, abs=0.005)
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.2) and layer.weight.mean().item() == pytest.approx(0, abs=0.005)
     assert not model.ffnn_s[1].bias.any() and not model.ffnn_r[1].bias.any()
 
 
@@ -996,7 +1100,7 @@ def toy_run(epochs=1, **shape):
 
 
 def eager(**shape):
-    """A model that calls much an entity and most pairs related, so that its predictions are not empty."""
+    """A model that calls many spans entities and most pairs related, so that its predictions are not empty."""
     run = toy_run(**shape)
     for ffnn in (run.model.ffnn_s, run.model.ffnn_r):
         ffnn[-1].bias.data[0] = -0.2
@@ -1449,7 +1553,7 @@ def loop_tally(gold, predicted):
         counts = [sum(item[0] == kind for items in part for item in items) for part in (gold, predicted)]
         by_type[kind] = (right, *counts, loop_f1(right, *counts))
     total = [sum(row[k] for row in by_type.values()) for k in range(3)]
-    return by_type, (*total, loop_f1(*total)), loop_mean([row[3] for row in by_type.values()])
+    return by_type, (*total, loop_f1(*total)), mean([row[3] for row in by_type.values()])
 
 
 def loop_f1(right, gold, predicted):
@@ -1493,7 +1597,7 @@ def test_scores_agree_with_a_count_of_each_against_each(both, scores):
             assert part["p"] == pytest.approx(100 * part["correct"] / max(1, part["predicted"]))
             assert part["r"] == pytest.approx(100 * part["correct"] / max(1, part["gold"]))
         for x in ("p", "r"):
-            assert table["macro"][x] == pytest.approx(loop_mean([part[x] for part in table["by_type"].values()]))
+            assert table["macro"][x] == pytest.approx(mean([part[x] for part in table["by_type"].values()]))
 
 
 @of(scores=train.scores)
@@ -1506,6 +1610,12 @@ def test_perfect_predictions_score_100_and_empty_ones_0(both, scores):
         assert [table[name][x] for name in ("micro", "macro") for x in ("p", "r", "f1")] == [best] * 6
     for table in (none["entity"], *none["relation"].values()):
         assert [table[name][x] for name in ("micro", "macro") for x in ("p", "r", "f1")] == [0] * 6
+
+
+@of(scores=train.scores)
+def test_as_many_sentences_must_be_predicted_as_there_are(scores):
+    with pytest.raises(ValueError):
+        scores([Sentence("s", ["w"])] * 2, [Sentence("s", ["w"])])
 
 
 @of(scores=train.scores)
