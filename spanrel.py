@@ -412,7 +412,7 @@ def build_encoder(source, vocabulary: int) -> nn.Module:
         encoder, found = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
         if lost := [name for name in found["missing_keys"] if "pooler" not in name]:
             raise ValueError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
-    if getattr(encoder.config, "is_encoder_decoder", False):
+    if encoder.config.is_encoder_decoder:
         raise ValueError("it has a decoder, too; it must be an encoder alone, as BERT is")
     if hasattr(encoder, "pooler"):
         encoder.pooler = None  # reads [CLS] only, and nothing here reads it

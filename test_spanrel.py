@@ -818,10 +818,10 @@ def test_span_loss_agrees_with_the_loop(case, span_loss):
 
 @of(relation_loss=spanrel.relation_loss)
 @pytest.mark.parametrize("reading", READINGS)
-@given(case=cases())
-def test_relation_loss_agrees_with_the_loop(reading, case, relation_loss):
-    y_r = case.numbers(case.pair.shape[1], 3 if reading == "sigmoid-bce" else 4)
-    t_r = (case.numbers(case.pair.shape[1], 4) > 0).double()  # one type, several
+@given(case=cases(), C=st.integers(2, 4))
+def test_relation_loss_agrees_with_the_loop(reading, case, C, relation_loss):
+    y_r = case.numbers(case.pair.shape[1], C - 1 if reading == "sigmoid-bce" else C)
+    t_r = (case.numbers(case.pair.shape[1], C) > 0).double()  # one type, several
     t_r[..., 0] = (t_r[..., 1:].sum(-1) == 0).double()  # or NoneRelation
     y, t = y_r[case.is_pair].tolist(), t_r[case.is_pair].tolist()
     same(relation_loss(y_r, t_r, case.is_pair, reading), loop_relation_loss(y, t, reading))
@@ -1980,6 +1980,27 @@ def test_an_encoder_that_is_not_whole_is_named(tmp_path):
             (folder / "config.json").write_text(json.dumps(settings | {"num_hidden_layers": 3}))
         with pytest.raises(DataError, match=f"--encoder .*{lack}"):
             train.new_run(train.settings_of(encoder=str(folder)), data.toy())
+
+
+def test_an_encoder_is_float32_however_it_was_stored_and_may_lack_its_pooler_alone(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    sizes = dict(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    stored = BertModel(BertConfig(**sizes), add_pooling_layer=False).to(torch.bfloat16)
+    stored.save_pretrained(tmp_path)
+    for encoder in (spanrel.build_encoder(str(tmp_path), 0), spanrel.build_encoder(stored.config.to_dict(), 0)):
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32} and encoder.pooler is None
+    given = spanrel.build_encoder(str(tmp_path), 0).state_dict()
+    assert all(torch.equal(given[name], weight.float()) for name, weight in stored.state_dict().items())
+    stored.save_pretrained(tmp_path, state_dict={name: weight for name, weight in stored.state_dict().items() if "layer.0.output" not in name})
+    with pytest.raises(ValueError, match=r"^the weights there lack encoder\.layer\.0\.output\S* and 3 more$"):
+        spanrel.build_encoder(str(tmp_path), 0)
+
+
+def test_random_encoders_have_the_vocabulary_and_as_many_layers_as_they_say():
+    for name, layers in (("tiny", 0), ("tiny-1", 1), ("tiny-2", 2)):
+        config = spanrel.build_encoder(name, 77).config
+        assert (config.vocab_size, config.num_hidden_layers, config.hidden_size) == (77, layers, 64)
 
 
 def test_the_longest_sentence_and_the_kind_of_encoder_are_known(tmp_path):
