@@ -1230,7 +1230,7 @@ def test_every_ledger_number_in_the_code_has_its_row_and_every_row_its_line():
 
 def test_every_function_and_test_that_the_readme_names_is_there():
     named = re.findall(r"`(\w+)`", (HERE / "README.md").read_text(encoding="utf-8").partition("## Equation")[2].partition("\n## ")[0])
-    here = {*globals(), *vars(spanrel)}
+    here = {*globals(), *vars(spanrel), *vars(data)}
     assert set(EQUATIONS[k].__name__ for k in EQUATIONS) <= {*named} and {name for name in named if "_" in name} <= here
 
 
