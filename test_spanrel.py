@@ -255,6 +255,7 @@ class Case:
         self.is_token, self.is_span, self.is_pair = (mask_of(rows) for rows in (map(range, self.lengths), self.spans, self.pairs))
         self.is_token, self.attended = nn.functional.pad(self.is_token, (0, 1)), mask_of([range(n + 1) for n in self.lengths])
         self.span, self.width, self.pair = padded(self.spans, (0, 1)), padded(self.widths, 1), padded(self.pairs, (0, 0))
+        self.is_true = nn.functional.one_hot(self.is_pair.long(), 4)  # type 1 where there is a pair
         self.inside, self.between = (torch.zeros(*mask.shape, self.N, dtype=torch.bool) for mask in (self.is_span, self.is_pair))
         for b, s, span in each(self.spans):
             self.inside[b, s, range(*span)] = True
@@ -291,6 +292,11 @@ class Case:
         """y_s and y_r of all its spans and pairs."""
         arguments = 1 + max(self.pair.flatten().tolist(), default=-1)
         return model(self.is_token, self.attended, self.is_token, self.span, self.width, self.pair, arguments)
+
+    def losses(self, model):
+        """L, L^s and L^r, where each span and each pair is of type 1."""
+        y_s, y_r = self.scores(model)
+        return model.loss(y_s, self.is_span.long(), self.is_span, y_r, self.is_true.double(), self.is_pair)
 
     def predicted(self, model):
         """The entities and relations of each sentence."""
@@ -833,7 +839,7 @@ def test_relation_loss_agrees_with_the_loop(reading, case, C, relation_loss):
 def test_padded_samples_weigh_nothing(reading, case, span_loss, relation_loss):
     c = 3 if reading == "sigmoid-bce" else 4
     y_s, y_r = case.numbers(case.span.shape[1], 3), case.numbers(case.pair.shape[1], c)
-    t_s, t_r = case.is_span.long(), torch.eye(4).double()[case.is_pair.long()]
+    t_s, t_r = case.is_span.long(), case.is_true.double()
     losses = (
         (lambda y: span_loss(y, t_s, case.is_span), y_s, case.is_span),
         (lambda y: relation_loss(y, t_r, case.is_pair, reading), y_r, case.is_pair),
@@ -1052,15 +1058,9 @@ def test_chunks_of_any_size_predict_the_same(case, shape, chunk):
 @pytest.mark.parametrize("reading", READINGS)
 def test_every_tensor_is_made_on_the_device_of_its_inputs(reading):
     model = CASE.model(relation_loss=reading)
-    t_s, t_r = CASE.is_span.long(), torch.eye(4).double()[CASE.is_pair.long()]
-
-    def whole():
-        y_s, y_r = CASE.scores(model)
-        return CASE.predicted(model), model.loss(y_s, t_s, CASE.is_span, y_r, t_r, CASE.is_pair)
-
-    expected = whole()
+    losses, predicted = CASE.losses(model), CASE.predicted(model)
     with torch.device("meta"):  # where a tensor lands whose device is not named
-        assert whole() == expected
+        assert CASE.losses(model) == losses and CASE.predicted(model) == predicted
 
 
 OWN = dict(relation_loss="softmax-ce", span_weight=0.1, relation_weight=2.0)
@@ -1069,33 +1069,29 @@ OWN = dict(relation_loss="softmax-ce", span_weight=0.1, relation_weight=2.0)
 @pytest.mark.parametrize("shape, weights", [({}, (0.4, 0.6)), (SPERT, (1.0, 1.0)), (OWN, (0.1, 2.0))], ids=["span", "spert", "own"])
 def test_the_loss_of_a_setting_is_eq_11_with_its_weights(shape, weights):
     model = CASE.model(**shape)
-    (y_s, y_r), t_s, t_r = CASE.scores(model), CASE.is_span.long(), torch.eye(4).double()[CASE.is_pair.long()]
-    L, L_s, L_r = model.loss(y_s, t_s, CASE.is_span, y_r, t_r, CASE.is_pair)
-    reading = model.config.relation_loss
-    assert L_s == spanrel.span_loss(y_s, t_s, CASE.is_span) and L_r == spanrel.relation_loss(y_r, t_r, CASE.is_pair, reading)
+    (L, L_s, L_r), (y_s, y_r) = CASE.losses(model), CASE.scores(model)
+    y_s, y_r, t_r = y_s[CASE.is_span].tolist(), y_r[CASE.is_pair].tolist(), CASE.is_true[CASE.is_pair].tolist()
+    same(L_s, loop_span_loss(y_s, [1] * len(y_s)))
+    same(L_r, loop_relation_loss(y_r, t_r, model.config.relation_loss))
     same(L, weights[0] * L_s.item() + weights[1] * L_r.item())
 
 
 @every_setting
 @pytest.mark.parametrize("part", [1, 2], ids=["L_s", "L_r"])
 def test_the_gradient_of_each_loss_is_its_slope(shape, part):
-    model, t_s, t_r = CASE.model(padding=0.0, **shape), CASE.is_span.long(), torch.eye(4).double()[CASE.is_pair.long()]
+    model = CASE.model(**shape)
     X = CASE.X.masked_fill(~CASE.is_token[..., None], 0.0).requires_grad_()
     model.encoder.forward = lambda input_ids, attention_mask: SimpleNamespace(last_hidden_state=X)
 
-    def loss():
-        y_s, y_r = CASE.scores(model)
-        return model.loss(y_s, t_s, CASE.is_span, y_r, t_r, CASE.is_pair)[part]
-
     weights, ends = [X, *model.parameters()], []
-    gradients = torch.autograd.grad(loss(), weights, allow_unused=True)  # the span loss knows nothing of the pairs' weights
+    gradients = torch.autograd.grad(CASE.losses(model)[part], weights, allow_unused=True)  # the span loss knows nothing of the pairs' weights
     torch.manual_seed(0)
     direction = [torch.randn_like(weight) for weight in weights]
     with torch.no_grad():
         for step in (1e-6, -2e-6):  # forth, and back beyond where it began
             for weight, along in zip(weights, direction):
                 weight += step * along
-            ends.append(loss().item())
+            ends.append(CASE.losses(model)[part].item())
     slope = sum((gradient * along).sum().item() for gradient, along in zip(gradients, direction) if gradient is not None)
     assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-6)
 
@@ -1215,9 +1211,9 @@ def test_shape_checks_can_be_switched_off():
 
 def test_every_equation_has_one_function_and_tests_of_its_name():
     assert list(EQUATIONS) == ["1", "2a", "2b", "2c", *map(str, range(3, 12))]
-    functions = {name: f for name, f in vars(spanrel).items() if inspect.isfunction(f) and "__mutmut" not in name}
-    numbered = {match[1]: f for f in functions.values() if (match := re.match(r"Eq\. \((\w+)\)\.  \S", f.__doc__ or ""))}
-    assert numbered == EQUATIONS  # an equation without its function, or a function without its line "Eq. (k).", is not there
+    functions = [f for name, f in vars(spanrel).items() if inspect.isfunction(f) and "__mutmut" not in name]
+    numbered = [(match[1], f) for f in functions if (match := re.match(r"Eq\. \((\w+)\)\.  \S", f.__doc__ or ""))]
+    assert numbered == [*EQUATIONS.items()]  # those with a line "Eq. (k).", in the order of the file
     for number in EQUATIONS:
         assert any(name.startswith(f"test_eq_{number}_") for name in globals()) and f"loop_{number}" in globals()
 
