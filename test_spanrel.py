@@ -1978,6 +1978,20 @@ def test_an_encoder_that_is_not_whole_is_named(tmp_path):
             train.new_run(train.settings_of(encoder=str(folder)), data.toy())
 
 
+def test_a_byte_level_encoder_reads_a_word_alike_wherever_it_stands(tmp_path):
+    from tokenizers import pre_tokenizers
+    from transformers import AutoConfig, AutoModel, RobertaTokenizerFast
+
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    RobertaTokenizerFast(vocab={piece: k for k, piece in enumerate(vocabulary)}, merges=[]).save_pretrained(tmp_path)
+    sizes = dict(vocab_size=len(vocabulary), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    AutoModel.from_config(AutoConfig.for_model("roberta", pad_token_id=1, **sizes)).save_pretrained(tmp_path)
+    run = train.new_run(train.settings_of(encoder=str(tmp_path)), data.toy())
+    (encoded,) = run.encode([Sentence("s", ["ab", "ab"])])
+    assert run.tokenizer.convert_ids_to_tokens(encoded.input_ids) == ["<s>", "Ġ", "a", "b", "Ġ", "a", "b", "</s>"]
+    assert (encoded.starts, encoded.ends) == ([1, 4], [4, 7]) and encoded.is_token == [True] * 7 + [False]
+
+
 def test_an_encoder_is_float32_however_it_was_stored_and_may_lack_its_pooler_alone(tmp_path):
     from transformers import BertConfig, BertModel
 
