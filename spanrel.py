@@ -410,7 +410,7 @@ def build_encoder(source, vocabulary: int) -> nn.Module:
     else:
         # float32, else one stored in half precision stays so
         encoder, found = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        if lost := [name for name in found["missing_keys"] if "pooler" not in name]:
+        if lost := sorted(name for name in found["missing_keys"] if "pooler" not in name):
             raise ValueError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
     if encoder.config.is_encoder_decoder:
         raise ValueError("it has a decoder, too; it must be an encoder alone, as BERT is")
