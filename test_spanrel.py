@@ -1137,6 +1137,13 @@ def test_a_setting_has_the_modules_that_it_uses_each_its_own_and_no_others(ablat
     assert {name.split(".")[0] for name, _ in CASE.model(ablate=ablate).named_parameters()} == everything - gone
 
 
+@pytest.mark.parametrize("heads, hidden", [(3, 6), (4, 6)])  # 3 does not divide the encoder's width of 4, 4 not the hidden width
+def test_heads_divide_both_widths(heads, hidden):
+    with pytest.raises(ValueError, match=f"^--heads {heads} must divide the encoder's width 4 and --hidden {hidden}$"):
+        CASE.model(heads=heads, hidden=hidden)
+    CASE.model(heads=heads, hidden=hidden, attention="dot")  # whose score has one head
+
+
 def test_spert_begins_as_its_authors_layers_do():
     model = toy_run(**SPERT).model
     for layer in (model.width, model.ffnn_s[1], model.ffnn_r[1]):  # [L32]
