@@ -728,7 +728,9 @@ MODULES = {"multihead": {"ffnn_Q", "ffnn_K"}, "dot": {"ffnn_Q", "ffnn_K", "W"}, 
 def test_query_and_key_have_weights_of_their_own(name):
     for project, more in ((False, set()), (True, {"value", "output"})):  # [L10]
         attention = CASE.seeded(ATTENTION[name], D, D, project=project)
-        assert {parameter.split(".")[0] for parameter, _ in attention.named_parameters()} == MODULES[name] | more
+        names = {parameter for parameter, _ in attention.named_parameters()}
+        assert {parameter.split(".")[0] for parameter in names} == MODULES[name] | more
+        assert not {"value.bias", "output.bias"} & names  # so that an empty context gives zeros
 
 
 @four
@@ -1899,6 +1901,12 @@ def test_what_the_paper_prints_is_the_default_and_what_it_leaves_open_is_as_meas
 def test_a_setting_is_a_field_with_a_default_help_and_choices():
     field = spanrel.setting(3, "how many", (3, 4))
     assert field.default == 3 and dict(field.metadata) == {"help": "how many", "choices": (3, 4)}
+
+
+@pytest.mark.parametrize("name, value, known", [("attention", "x", ATTENTION), ("ablate", ("local", "x"), ABLATIONS)])
+def test_a_config_refuses_what_there_is_not(name, value, known):
+    with pytest.raises(ValueError, match=f"^{name} 'x': choose from {', '.join(known)}$"):
+        Config(**{name: value})
 
 
 def test_spert_has_one_learning_rate():
