@@ -1786,22 +1786,32 @@ def test_negatives_are_drawn_as_the_settings_say():
     assert train.sampling_of(train.settings_of()) == data.Sampling(10, 30, None, "gold", 0)
 
 
+def norm_of(model):
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+
+
 def test_one_epoch_descends_the_joint_loss_in_training_mode_with_clipped_gradients():
-    run = toy_run(clip=0.5)
-    batches, steps = data.batches_of(run.encode(data.toy(sizes=(40, 10, 10)).train[:6]), 2), []
+    run, steps = toy_run(clip=0.5), []
+    batches = data.batches_of(run.encode(data.toy(sizes=(40, 10, 10)).train[:6]), 2)
 
     class Optimizer:
         def step(self):
-            gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
-            steps.append((run.model.training, float(torch.stack([g.norm() for g in gradients]).norm())))
+            steps.append((run.model.training, norm_of(run.model)))
 
         def zero_grad(self):
             run.model.zero_grad()
 
-    schedule = SimpleNamespace(step=lambda: steps.append("schedule"))
-    losses = train.train_epoch((run.model.eval(), run)[1], batches, data.Sampling(), Optimizer(), schedule)
+    run.model.eval()  # as `measure` leaves it
+    losses = train.train_epoch(run, batches, data.Sampling(), Optimizer(), SimpleNamespace(step=lambda: steps.append("schedule")))
     assert steps[1::2] == ["schedule"] * 3 and all(training and norm <= 0.5 + 1e-4 for training, norm in steps[::2])
     assert losses["loss"] == pytest.approx(0.4 * losses["span_loss"] + 0.6 * losses["relation_loss"])
+    steps.clear()
+    run.settings.clip = 1e9
+    for descend in (lambda: train.train_epoch(run, batches[:1], data.Sampling(), Optimizer(), SimpleNamespace(step=lambda: None)),
+                    lambda: train.train_step(run, run.training_batch(batches[0], data.Sampling()))[0].backward()):  # fmt: skip
+        torch.manual_seed(0)  # dropout
+        descend()
+    assert steps[0][1] == pytest.approx(norm_of(run.model), rel=1e-4)
 
 
 def test_descend_steps_once_along_the_gradient_and_forgets_it():
