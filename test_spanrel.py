@@ -1742,8 +1742,15 @@ def test_gold_wider_than_the_threshold_counts_as_missed(sentence, width, scores)
 # -- Runs -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def small_toy(monkeypatch):
+    """A toy corpus that trains in a second."""
+    small = data.toy(sizes=(40, 10, 10))
+    monkeypatch.setattr(data, "toy", lambda: small)
+
+
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path):
+def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path, small_toy):
     runs = [train.train(train.settings_of(epochs=1, seed=seed, device="cpu", output=str(tmp_path / name))) for seed, name in ((3, "a"), (3, "b"), (4, "c"))]
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
     assert weights[0] == weights[1] != weights[2]
@@ -1751,7 +1758,7 @@ def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_epoch_on_dev_is_kept_by_the_mean_of_entity_and_relation_f1(tmp_path, monkeypatch):
+def test_the_best_epoch_on_dev_is_kept_by_the_mean_of_entity_and_relation_f1(tmp_path, monkeypatch, small_toy):
     curve, weights, seen = iter([(90, 10), (60, 80), (70, 70), (80, 20), (99, 99)]), [], []  # the last is test's
 
     def measured(run, encoded):
@@ -1947,14 +1954,14 @@ def test_every_command_in_results_json_is_one_of_today():
         assert run["split"] == f"{settings.dataset}, {settings.eval_split}" and run["seconds"] > 0 and run["hardware"]
 
 
-def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_path):
+def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_path, small_toy):
     result = train.train(train.settings_of(epochs=1, eval_split="dev", output=str(tmp_path / "run")))
     assert result["entity"]["micro"]["gold"] == sum(len(s.entities) for s in data.toy().dev)
     with pytest.raises(DataError, match="--eval-split dev and --train-on-dev"):
         train.settings_of(eval_split="dev", train_on_dev=True)
 
 
-def test_benchmark_times_the_model_and_its_encoder(capsys):
+def test_benchmark_times_the_model_and_its_encoder(capsys, small_toy):
     assert train.main(["--benchmark", "--encoder", "tiny-1"]) == 0
     lines = dict(re.match(r"(.*?) +([\d.]+)", line).groups() for line in capsys.readouterr().out.splitlines())
     assert list(lines)[1:3] == ["training step", "encoder alone"] and all(float(value) > 0 for value in lines.values())
