@@ -602,10 +602,17 @@ def pad(rows: list[list], filler) -> Tensor:
     return torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
 
 
+def there(rows: list[list]) -> Tensor:
+    """Which places of the padded rows hold something."""
+    counts = torch.tensor([len(row) for row in rows])
+    return torch.arange(int(counts.max())) < counts[:, None]
+
+
 def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
     """The tensors of some examples; spans of words become spans of wordpieces here [L25]."""
     coded = [example.encoded for example in examples]
-    pieces = [[(e.encoded.starts[i], e.encoded.ends[j - 1]) for i, j in e.spans] for e in examples]
+    words = pad([e.spans for e in examples], (0, 1))
+    first, last = pad([c.starts for c in coded], 0), pad([c.ends for c in coded], 0)
     pairs = pad([e.pairs for e in examples], (0, 0)).view(len(examples), -1, 2).long()
     t_r = torch.zeros(*pairs.shape[:2], C)
     for b, example in enumerate(examples):
@@ -614,28 +621,36 @@ def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
     return Batch(
         examples,
         input_ids=pad([c.input_ids for c in coded], pad_id),
-        attention_mask=pad([[1] * len(c.input_ids) for c in coded], 0),
+        attention_mask=there([c.input_ids for c in coded]).long(),
         is_token=pad([c.is_token for c in coded], False),
-        spans=pad(pieces, (0, 1)),
-        widths=pad([[j - i for i, j in e.spans] for e in examples], 1),
-        is_span=pad([[True] * len(e.spans) for e in examples], False),
+        spans=torch.stack([first.gather(1, words[..., 0]), last.gather(1, words[..., 1] - 1)], -1),
+        widths=words[..., 1] - words[..., 0],
+        is_span=there([e.spans for e in examples]),
         t_s=pad([e.span_types for e in examples], 0),
         pairs=pairs,
-        is_pair=pad([[True] * len(e.pairs) for e in examples], False).bool(),
+        is_pair=there([e.pairs for e in examples]),
         t_r=t_r,
         arguments=max(e.arguments for e in examples),
     )
 
 
+def sorted_within(pool: int, encoded: list[Encoded], key) -> list[Encoded]:
+    """The sentences in the order given, but each `pool` of them sorted."""
+    return [e for k in range(0, len(encoded), pool) for e in sorted(encoded[k : k + pool], key=key)]
+
+
 def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = None) -> list[list[Encoded]]:
-    """Batches of similar length, so that little is padding: sorted, or, with `rng`, sorted within shuffled pools."""
-    order = list(encoded)
-    pool = len(order)
+    """Batches in which little is padding. With `rng`, for training: in random order, of similar length within shuffled pools.
+    Else, for prediction: the longest first, so that memory is taken once, and four batches at a time by words, as spans are
+    of words."""
     if rng:
+        order = list(encoded)
         rng.shuffle(order)
-        pool = 32 * size
-    pools = [sorted(order[k : k + pool], key=lambda c: len(c.input_ids)) for k in range(0, len(order), max(1, pool))]
-    batches = [part[k : k + size] for part in pools for k in range(0, len(part), size)]
+        order = sorted_within(32 * size, order, lambda e: len(e.input_ids))
+    else:
+        order = sorted(encoded, key=lambda e: -len(e.input_ids))
+        order = sorted_within(4 * size, order, lambda e: -len(e.sentence.words))
+    batches = [order[k : k + size] for k in range(0, len(order), size)]
     if rng:
         rng.shuffle(batches)
     return batches

@@ -111,7 +111,8 @@ def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], n: in
 
 def in_chunks(function, rows: int, *tensors):
     """`function` over at most `rows` of dim 1 of the tensors at a time, so that memory stays bounded."""
-    return torch.cat([function(*part) for part in zip(*(t.split(max(1, rows), 1) for t in tensors))], 1)
+    parts = [function(*part) for part in zip(*(t.split(max(1, rows), 1) for t in tensors))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # the only part needs no copy
 
 
 # -- §3.3  Attention variants ---------------------------------------------------------------------------------------------

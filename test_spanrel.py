@@ -1602,8 +1602,9 @@ def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
         data.fetch(tmp_path, "conll04/train.txt", "http://127.0.0.1:9")
 
 
-def cli(*arguments, **env):
-    return subprocess.run([sys.executable, "train.py", *map(str, arguments)], cwd=HERE, env={**os.environ, **env}, text=True, capture_output=True)
+def cli(*arguments, by=(), **env):
+    command = [sys.executable, *by, "train.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=HERE, env={**os.environ, **env}, text=True, capture_output=True)
 
 
 def test_no_network_for_the_encoder_is_one_line_within_seconds(tmp_path):
@@ -1965,6 +1966,30 @@ def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_pat
     assert result["entity"]["micro"]["gold"] == sum(len(s.entities) for s in data.toy().dev)
     with pytest.raises(DataError, match="--eval-split dev and --train-on-dev"):
         train.settings_of(eval_split="dev", train_on_dev=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_score_as_one_does(tmp_path):
+    words, sizes = data.learn_tokenizer(SMALL.train), dict(num_hidden_layers=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    words.save_pretrained(tmp_path / "encoder")
+    spanrel.build_encoder({"model_type": "bert", "vocab_size": len(words), **spanrel.TINY, **sizes}, 0).save_pretrained(tmp_path / "encoder")
+    for name, sentences in SMALL.splits.items():  # the last batch of the nine has one sentence, so that one process has none
+        (tmp_path / f"{name}.json").write_text(json.dumps([s.to_json() for s in sentences[:9]]))
+    given = ["--dataset", tmp_path, "--encoder", tmp_path / "encoder", "--dropout", 0, "--batch-size", 4, "--epochs", 3, "--lr", 1e-3]
+    found = []
+    for by in ((), ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")):
+        folder = tmp_path / f"run{len(found)}"
+        done = cli(*given, "--device", "cpu", "--output", folder, by=by, OMP_NUM_THREADS="1")
+        assert done.returncode == 0 and done.stdout.count("epoch 3") == done.stdout.count("the run is in") == 1, done.stderr
+        history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+        assert len(history) == 3
+        found.append(([{name: line[name] for name in sorted(line) if name != "seconds"} for line in history],
+                      json.loads((folder / "predictions.json").read_text()), train.load(folder).model.state_dict()))  # fmt: skip
+    (one, said, weights), (two, said_by_two, weights_of_two) = found
+    for line, its in zip(one, two, strict=True):
+        assert line == pytest.approx(its, rel=1e-4)
+    assert said == said_by_two and len(said) == 9
+    assert all(torch.allclose(weight, weights_of_two[name], atol=1e-4) for name, weight in weights.items())
 
 
 def test_benchmark_times_the_model_and_its_encoder(capsys, small_toy):

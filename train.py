@@ -8,6 +8,7 @@ From Python: `from train import load; load("runs/…").predict(["…"])`.
 """
 
 import argparse
+import atexit
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ from tqdm import tqdm
 
 import data
 from data import Corpus, DataError, Entity, Relation, Sampling, Sentence
-from spanrel import RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, setting
+from spanrel import RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, joint_loss, setting
 
 # -- Settings -------------------------------------------------------------------------------------------------------------
 
@@ -139,19 +141,23 @@ class Run:
         return self.annotate(self.encode([Sentence.from_text(text, f"text {k}") for k, text in enumerate(texts, 1)]))
 
     def annotate(self, encoded: list[data.Encoded]) -> list[Sentence]:
-        """Copies of the sentences with the entities and relations that the model finds, in the order given."""
+        """Copies of the sentences with the entities and relations that the model finds, in the order given. Each process
+        reads its share of them."""
         self.model.eval()
-        found = {}
-        for part in data.batches_of([e for e in encoded if e.sentence.words], 8):
-            batch = self.batch([data.prediction_example(e, self.settings.config.max_width) for e in part])
-            with self.autocast():
-                results = self.model.predict(
-                    batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.is_span
-                )
-            for example, result in zip(batch.examples, results):
-                found[id(example.encoded)] = self.annotated(example, *result)
+        parts = data.batches_of([e for e in encoded if e.sentence.words], 8)
+        mine = [self.annotate_batch(batch) for batch in ahead(self.prediction_batch, parts[RANK::WORLD])]
+        every = gathered(mine)
+        found = {id(e): s for k, part in enumerate(parts) for e, s in zip(part, every[k % WORLD][k // WORLD])}
         blank = lambda e: dataclasses.replace(e.sentence, entities=[], relations=[])  # noqa: E731
         return [found.get(id(e)) or blank(e) for e in encoded]
+
+    def annotate_batch(self, batch: data.Batch) -> list[Sentence]:
+        """The sentences of a batch with what the model finds."""
+        with self.autocast():
+            results = self.model.predict(
+                batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.is_span
+            )
+        return [self.annotated(example, *result) for example, result in zip(batch.examples, results)]
 
     def annotated(self, example: data.Example, entities: list, relations: list) -> Sentence:
         """The example's sentence with what `SpanRel.predict` returned for it."""
@@ -162,6 +168,10 @@ class Run:
     def batch(self, examples: list[data.Example]) -> data.Batch:
         """The examples as tensors, on the model's device."""
         return data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id or 0).to(self.device)
+
+    def prediction_batch(self, encoded: list[data.Encoded]) -> data.Batch:
+        """The sentences with all their spans, as tensors."""
+        return self.batch([data.prediction_example(e, self.settings.config.max_width) for e in encoded])
 
     def training_batch(self, encoded: list[data.Encoded], sampling: Sampling) -> data.Batch:
         """The sentences with their gold and fresh negatives, as tensors."""
@@ -332,6 +342,39 @@ def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]
     return result, predicted
 
 
+# -- Several processes ----------------------------------------------------------------------------------------------------
+# `torchrun --nproc-per-node 2 train.py …` runs this file twice. Each process takes its share of every batch, so that a step is
+# the step that one process would make; one of them writes and prints.
+
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join_processes():
+    """Lets the processes find each other, and gives each a device of its own; one of them prints."""
+    if WORLD > 1:
+        torch.distributed.init_process_group()
+        atexit.register(torch.distributed.destroy_process_group)
+        if torch.accelerator.is_available():
+            torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
+    if RANK:
+        sys.stdout = open(os.devnull, "w")
+
+
+def gathered(mine) -> list:
+    """What each process brings, for all of them."""
+    every = [mine] * WORLD
+    if WORLD > 1:
+        torch.distributed.all_gather_object(every, mine)
+    return every
+
+
+def summed(mine: torch.Tensor) -> torch.Tensor:
+    """The sum over the processes, in place."""
+    if WORLD > 1:
+        torch.distributed.all_reduce(mine)
+    return mine
+
+
 # -- Training -------------------------------------------------------------------------------------------------------------
 
 
@@ -350,12 +393,17 @@ def train(settings: Settings) -> dict:
     """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
     begun = time.time()
     run, splits = begin(settings)
-    folder = new_folder(settings)
+    if RANK:
+        torch.manual_seed(settings.seed + RANK)  # a dropout of its own
+    folder = gathered(None if RANK else new_folder(settings))[0]
     best = fit(run, splits["train"], splits["dev"], folder)
+    gathered("written")  # none reads before that
     if splits["dev"]:
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
     scored = splits[settings.eval_split]
     result, predicted = measure(run, scored)
+    if RANK:
+        return result
     peak = peak_memory(run.device)
     result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings), "peak_memory": peak,
                "hardware": hardware_of(run.device), "seconds": time.time() - begun}  # fmt: skip
@@ -428,13 +476,14 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
         if dev:
             result, _ = measure(run, dev)
             line |= {"entity_f1": average(settings, result["entity"]), "relation_f1": average(settings, result["relation"]["strict"])}
-        with open(folder / "history.jsonl", "a", encoding="utf-8") as history:
-            history.write(json.dumps({**line, "seconds": time.time() - begun}) + "\n")
-        print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
-        if score > best:
-            best, chosen = score, sampling.epoch
-            run.save(folder)
+        print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
+        if RANK == 0:
+            with open(folder / "history.jsonl", "a", encoding="utf-8") as history:
+                history.write(json.dumps({**line, "seconds": time.time() - begun}) + "\n")
+            if score > best:
+                run.save(folder)
+        best, chosen = max((best, chosen), (score, sampling.epoch), key=lambda pair: pair[0])
     return chosen
 
 
@@ -449,34 +498,62 @@ def average(settings: Settings, table: dict) -> float:
     return table["macro" if settings.dataset == "ade" else "micro"]["f1"]
 
 
+def ahead(build, parts):
+    """build(part) for each part; a thread makes the next one while this one is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        later = None
+        for part in parts:
+            now, later = later, pool.submit(build, part)
+            if now:
+                yield now.result()
+        if later:
+            yield later.result()
+
+
 def train_epoch(run: Run, batches: list, sampling: Sampling, optimizer, schedule) -> dict:
     """One pass over the batches; the mean losses."""
     run.model.train()
     sums = torch.zeros(3, device=run.device)
-    bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=None)
-    for step, part in enumerate(bar, 1):
-        batch = run.training_batch(part, sampling)
+    bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=True if RANK else None)
+    for step, batch in enumerate(ahead(lambda part: share_of(run, part, sampling), bar), 1):
         losses = train_step(run, batch)
         descend(run, losses[0], optimizer)
         schedule.step()
         sums += torch.stack(losses).detach()
         if step % 20 == 0:  # not at each step: reading a value waits for the device
             bar.set_postfix(loss=f"{float(sums[0]) / step:.4f}")
-    return dict(zip(("loss", "span_loss", "relation_loss"), (sums / len(batches)).tolist()))
+    return dict(zip(("loss", "span_loss", "relation_loss"), (summed(sums) / len(batches)).tolist()))
+
+
+def share_of(run: Run, part: list[data.Encoded], sampling: Sampling) -> data.Batch:
+    """This process's share of a batch. If there is none: a sentence of which nothing counts, as all must take the step."""
+    mine = part[RANK::WORLD]
+    batch = run.training_batch(mine or part[:1], sampling)
+    if not mine:
+        batch.is_span[:] = batch.is_pair[:] = False
+    return batch
 
 
 def train_step(run: Run, batch: data.Batch) -> tuple:
-    """L, L^s and L^r of a batch (eq. 11), the losses in float32."""
+    """L, L^s and L^r of a batch (eq. 11), the losses in float32. The means are over the samples of all processes, so that the
+    losses of all sum up to what one process would have."""
     with run.autocast():
         y_s, y_r = run.model(
             batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.pairs, batch.arguments
         )
-    return run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair)
+    _, L_s, L_r = run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair)
+    samples = torch.stack([batch.is_span.sum(), batch.is_pair.sum()])
+    share_s, share_r = samples / summed(samples.clone()).clamp(min=1)
+    L_s, L_r = share_s * L_s, share_r * L_r
+    return joint_loss(L_s, L_r, run.settings.config.span_weight, run.settings.config.relation_weight), L_s, L_r
 
 
 def descend(run: Run, loss: torch.Tensor, optimizer):
     """One step down the gradient of the loss, whose norm is clipped."""
     loss.backward()
+    for weight in run.model.parameters():
+        if weight.grad is not None:
+            summed(weight.grad)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
     optimizer.step()
     optimizer.zero_grad()
@@ -644,6 +721,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = [given.pop(name) for name in ("load", "predict", "evaluate")]
     given["ablate"] = tuple(given.get("ablate", ()))
     start = benchmark if given.pop("benchmark") else train
+    join_processes()
     return data.command_line(lambda: use(*asked, given) if asked != [None, None, False] else start(settings_of(**given)))
 
 
