@@ -9,7 +9,9 @@ From Python: `from train import load; load("runs/…").predict(["…"])`.
 
 import argparse
 import atexit
+import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -25,6 +27,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jaxtyping
 import torch
 from safetensors.torch import load_file, save
 from tqdm import tqdm
@@ -378,11 +381,16 @@ def summed(mine: torch.Tensor) -> torch.Tensor:
 # -- Training -------------------------------------------------------------------------------------------------------------
 
 
+def corpus_of(settings: Settings) -> Corpus:
+    """The corpus that the settings name."""
+    return data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
+
+
 def begin(settings: Settings) -> tuple[Run, dict[str, list[data.Encoded]]]:
     """An untrained model, and the splits that it trains on and is scored on."""
     if settings.encoder in RANDOM and settings.encoder != "base":
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
-    corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.heads_only)
+    corpus = corpus_of(settings)
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus)
@@ -444,6 +452,19 @@ def peak_memory(device: torch.device) -> int:
     except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak(device: torch.device) -> bool:
+    """Forgets the peak so far; False where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, else it would count again
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak that `getrusage` knows starts anew
+    except (OSError, AttributeError, TypeError):
+        return False
+    return device.type == "cpu"
 
 
 def new_folder(settings: Settings) -> Path:
@@ -576,38 +597,137 @@ def optimizer_of(run: Run, steps: int):
 # -- Cost -----------------------------------------------------------------------------------------------------------------
 
 
-def benchmark(settings: Settings, steps: int = 40) -> dict:
-    """A training step beside one of the encoder alone, in turn on the same batches: medians, in milliseconds. The encoder is
-    the floor: nothing in the paper can cost less than BERT forward and backward."""
+def benchmark(settings: Settings) -> dict:
+    """The model's time and memory beside its encoder's alone, on the same batches in one process. The encoder is the floor:
+    nothing in the paper can cost less than BERT does."""
+    out = Path(settings.output or "new.json")
+    if out.exists() or not out.parent.is_dir():
+        raise DataError(f"--output {out}: with --benchmark it is a new file, in a folder that is there")
     run, splits = begin(settings)
-    run.model.train()
-    sampling = sampling_of(settings)
-    batches = data.batches_of(splits["train"], settings.batch_size, random.Random(settings.seed))
-    optimizer, alone = (torch.optim.AdamW(part.parameters(), lr=0.0, fused=True) for part in (run.model, run.model.encoder))
-    spent = {"batch building": [], "training step": [], "encoder alone": []}
-    for part in (batches * steps)[:steps]:
-        marks = [now(run.device)]
-        batch = run.training_batch(part, sampling)
-        marks.append(now(run.device))
-        descend(run, train_step(run, batch)[0], optimizer)
-        marks.append(now(run.device))
-        with run.autocast():
-            X = run.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-        descend(run, X.float().square().mean(), alone)
-        marks.append(now(run.device))
-        for name, begun, ended in zip(spent, marks, marks[1:]):
-            spent[name].append(ended - begun)
-    result = {name: 1000 * statistics.median(times[steps // 8 :]) for name, times in spent.items()}  # the first ones warm up
-    result["training step / encoder alone"] = result["training step"] / result["encoder alone"]
-    print("\n".join(f"{name:32}{value:10.2f}{'' if '/' in name else ' ms'}" for name, value in result.items()))
+    begun = time.perf_counter()
+    for part in corpus_of(settings).splits.values():
+        run.encode(part)
+    result = {"command": f"{command_of(settings)} --benchmark", "hardware": hardware_of(run.device), "reading": time.perf_counter() - begun}
+    result |= {"growth": growth(run), "prediction": cost_of_prediction(run, splits["test"]), "training": cost_of_training(run, splits["train"])}
+    print(cost_table(result))
+    if settings.output:
+        write(out, json.dumps(result, indent=1).encode())
     return result
+
+
+def cost_of_training(run: Run, encoded: list[data.Encoded], steps: int = 12) -> dict:
+    """Training steps of the model beside those of its encoder alone; and forward without the encoder, with and without shape
+    checks, as their share is smaller than what whole steps differ by."""
+    sampling, optimizer = sampling_of(run.settings), torch.optim.AdamW(run.model.parameters(), lr=0.0, fused=True)
+    parts = data.batches_of(encoded, run.settings.batch_size, random.Random(run.settings.seed))[:steps]
+
+    def heads(batch, unchecked: bool):
+        run.model.embed = lambda input_ids, *_: torch.zeros(*input_ids.shape, run.model.D, device=run.device)
+        jaxtyping.config.update("jaxtyping_disable", unchecked)
+        train_step(run, batch)
+        jaxtyping.config.update("jaxtyping_disable", False)
+        del run.model.embed
+
+    run.model.train()
+    return in_turn(run, [run.training_batch(part, sampling) for part in parts], {
+        "encoder": lambda batch: descend(run, encoder_alone(run, batch).float().square().mean(), optimizer),
+        "model": lambda batch: descend(run, train_step(run, batch)[0], optimizer),
+        "heads": lambda batch: heads(batch, False),
+        "heads, unchecked": lambda batch: heads(batch, True),
+        "batch building": lambda batch: run.training_batch([example.encoded for example in batch.examples], sampling),
+    })  # fmt: skip
+
+
+def cost_of_prediction(run: Run, encoded: list[data.Encoded]) -> dict:
+    """Prediction, from wordpieces to sentences, beside the encoder alone. The entities kept are the gold ones, whatever their
+    scores: an untrained model would keep most spans, and what it cost would be that of their million pairs."""
+    batches = [run.prediction_batch(part) for part in data.batches_of(encoded, 8)]
+    y_s = itertools.cycle([gold_scores(run, batch) for batch in batches])
+    run.model.eval()
+    with torch.no_grad(), run.model.ffnn_s.register_forward_hook(lambda *_: next(y_s)):
+        return in_turn(run, batches, {
+            "encoder": lambda batch: encoder_alone(run, batch),
+            "model": lambda batch: run.annotate_batch(run.prediction_batch([example.encoded for example in batch.examples])),
+        })  # fmt: skip
+
+
+def gold_scores(run: Run, batch: data.Batch) -> torch.Tensor:
+    """Scores y_s by which the spans kept are those of the gold entities."""
+    gold = [{(entity.start, entity.end) for entity in example.encoded.sentence.entities} for example in batch.examples]
+    kinds = data.pad([[int(span in spans) for span in example.spans] for spans, example in zip(gold, batch.examples)], 0)
+    return torch.nn.functional.one_hot(kinds, 1 + max(1, len(run.entity_types))).float().to(run.device)
+
+
+def growth(run: Run, lengths=(20, 50, 100, 200, 500), counts=(2, 20, 200)) -> list[dict]:
+    """Prediction of one sentence, by its wordpieces and by the entities kept in it."""
+    rows = []
+    for n, k in itertools.product(lengths, counts):
+        spans = data.enumerate_spans(n - 2, run.settings.config.max_width)
+        if n <= run.longest and k <= len(spans):
+            gold = [Entity("", *span) for span in random.Random(0).sample(spans, k)]
+            sentence = Sentence("", ["word"] * (n - 2), gold)
+            encoded = data.Encoded(sentence, [5] * n, [True] * (n - 1) + [False], list(range(1, n - 1)), list(range(2, n)))
+            rows.append({"wordpieces": n, "entities": k, "pairs": k * (k - 1), **cost_of_prediction(run, [encoded])})
+    return rows
+
+
+def encoder_alone(run: Run, batch: data.Batch) -> torch.Tensor:
+    """The wordpieces' embeddings of a batch."""
+    with run.autocast():
+        return run.model.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+
+
+def in_turn(run: Run, batches: list[data.Batch], actions: dict, passes: int = 3) -> dict:
+    """Seconds and peak memory of each action on all batches. Each runs by itself first, which warms up and shows what memory
+    it takes; then all run in turn on each batch, several times over, of which the median counts."""
+    cost = {"batches": len(batches), "sentences": sum(len(batch.examples) for batch in batches)}
+    for name, action in actions.items():
+        known = reset_peak(run.device)
+        for batch in batches:
+            action(batch)
+        cost[name] = {"memory": peak_memory(run.device) if known else None}
+    spent = {(name, k): [] for name in actions for k in range(len(batches))}
+    for _, (k, batch), (name, action) in itertools.product(range(passes), enumerate(batches), actions.items()):
+        begun = now(run.device)
+        action(batch)
+        spent[name, k].append(now(run.device) - begun)
+    for name in actions:
+        cost[name]["seconds"] = sum(statistics.median(spent[name, k]) for k in range(len(batches)))
+    return cost
 
 
 def now(device: torch.device) -> float:
     """Seconds, once the device has done what it was given."""
     if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+        torch.accelerator.synchronize()
     return time.perf_counter()
+
+
+def cost_table(result: dict) -> str:
+    """The figures of `benchmark` as a table."""
+    lines = [f"{result['command']}\n{result['hardware']}\n", f"{'':34}{'model':>10}{'encoder':>10}{'ratio':>8}"]
+    for name, each in ("training", "a step"), ("prediction", "a batch of 8"):
+        cost, (model, encoder) = result[name], [result[name][part] for part in ("model", "encoder")]
+        ms, rate = lambda part: 1000 * part["seconds"] / cost["batches"], lambda part: cost["sentences"] / part["seconds"]  # noqa: B023, E731
+        lines.append(f"{f'{name}: {each}, ms':34}{ms(model):10.1f}{ms(encoder):10.1f}{ms(model) / ms(encoder):8.2f}")
+        lines.append(f"{'  sentences a second':34}{rate(model):10.1f}{rate(encoder):10.1f}")
+        if model["memory"]:
+            lines.append(f"{'  peak memory, MiB':34}{mib(model):10}{mib(encoder):10}{model['memory'] / encoder['memory']:8.2f}")
+    cost, step = result["training"], result["training"]["model"]["seconds"]
+    checks = cost["heads"]["seconds"] - cost["heads, unchecked"]["seconds"]
+    lines.append(f"{'batch building, % of a step':34}{100 * cost['batch building']['seconds'] / step:10.1f}")
+    lines.append(f"{'shape checks, % of a step':34}{100 * checks / step:10.1f}")
+    lines.append(f"{'reading and encoding, s':34}{result['reading']:10.1f}\n")
+    lines.append(f"{'one sentence, wordpieces':>26}{'entities':>10}{'pairs':>8}{'ms':>8}{'encoder':>10}{'MiB':>8}")
+    for row in result["growth"]:
+        ms, alone = (1000 * row[part]["seconds"] for part in ("model", "encoder"))
+        lines.append(f"{row['wordpieces']:26}{row['entities']:10}{row['pairs']:8,}{ms:8.0f}{alone:10.0f}{mib(row['model']):>8}")
+    return "\n".join(lines)
+
+
+def mib(part: dict) -> str:
+    """Peak memory, where it is known."""
+    return "" if part["memory"] is None else f"{part['memory'] / 2**20:.0f}"
 
 
 # -- Reports --------------------------------------------------------------------------------------------------------------
@@ -681,7 +801,7 @@ def parser_of() -> argparse.ArgumentParser:
     usage = "python train.py [--flag value ...]; --help lists the flags"
     shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)  # noqa: E731
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False)
-    parser.add_argument("--benchmark", action="store_true", help="time a training step beside one of the encoder alone")
+    parser.add_argument("--benchmark", action="store_true", help="time and memory beside the encoder's alone; --output: a new JSON file")
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run")
     saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
@@ -718,15 +838,17 @@ def main(arguments: list[str] | None = None) -> int:
     transformers.logging.set_verbosity_error()  # its load reports name weights that nothing here uses
     transformers.logging.disable_progress_bar()
     given = vars(parser_of().parse_args(arguments))
+    start = benchmark if given.pop("benchmark") else train
     asked = [given.pop(name) for name in ("load", "predict", "evaluate")]
     given["ablate"] = tuple(given.get("ablate", ()))
-    start = benchmark if given.pop("benchmark") else train
     join_processes()
-    return data.command_line(lambda: use(*asked, given) if asked != [None, None, False] else start(settings_of(**given)))
+    return data.command_line(lambda: use(*asked, given, start) if asked != [None, None, False] else start(settings_of(**given)))
 
 
-def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict):
+def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict, start):
     """Predicts with a saved run, or scores it again."""
+    if start is benchmark:
+        raise DataError("--benchmark times a new model: leave out --load, --predict and --evaluate")
     if folder is None or not texts and not evaluate:
         raise DataError("--load RUN and --predict TEXT or --evaluate go together")
     if fixed := sorted(name for name, value in given.items() if value != () and name not in ("device", "data_dir", "threshold")):
@@ -738,8 +860,8 @@ def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict
         print(show(sentence, colour=sys.stdout.isatty()))
     if evaluate:
         s = run.settings
-        corpus = data.read_corpus(s.dataset, given.get("data_dir", s.data_dir), s.fold, s.heads_only)
-        result, _ = measure(run, run.encode(corpus.splits[s.eval_split], f"{s.dataset}, {s.eval_split}, "))
+        s.data_dir = given.get("data_dir", s.data_dir)
+        result, _ = measure(run, run.encode(corpus_of(s).splits[s.eval_split], f"{s.dataset}, {s.eval_split}, "))
         print(final_table(s, result))
 
 
