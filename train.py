@@ -239,7 +239,7 @@ def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], re
 def device_of(name: str) -> str:
     """The device of that name; the best there is for `auto`."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
@@ -601,6 +601,8 @@ def benchmark(settings: Settings) -> dict:
     """The model's time and memory beside its encoder's alone, on the same batches in one process. The encoder is the floor:
     nothing in the paper can cost less than BERT does."""
     out = Path(settings.output or "new.json")
+    if WORLD > 1:
+        raise DataError("--benchmark is for one process; start it without torchrun")
     if out.exists() or not out.parent.is_dir():
         raise DataError(f"--output {out}: with --benchmark it is a new file, in a folder that is there")
     run, splits = begin(settings)
@@ -685,7 +687,7 @@ def in_turn(run: Run, batches: list[data.Batch], actions: dict, passes: int = 3)
         known = reset_peak(run.device)
         for batch in batches:
             action(batch)
-        cost[name] = {"memory": peak_memory(run.device) if known else None}
+        cost[name] = {"memory": peak_memory(run.device) if known else 0}
     spent = {(name, k): [] for name in actions for k in range(len(batches))}
     for _, (k, batch), (name, action) in itertools.product(range(passes), enumerate(batches), actions.items()):
         begun = now(run.device)
@@ -704,30 +706,27 @@ def now(device: torch.device) -> float:
 
 
 def cost_table(result: dict) -> str:
-    """The figures of `benchmark` as a table."""
-    lines = [f"{result['command']}\n{result['hardware']}\n", f"{'':34}{'model':>10}{'encoder':>10}{'ratio':>8}"]
-    for name, each in ("training", "a step"), ("prediction", "a batch of 8"):
-        cost, (model, encoder) = result[name], [result[name][part] for part in ("model", "encoder")]
-        ms, rate = lambda part: 1000 * part["seconds"] / cost["batches"], lambda part: cost["sentences"] / part["seconds"]  # noqa: B023, E731
-        lines.append(f"{f'{name}: {each}, ms':34}{ms(model):10.1f}{ms(encoder):10.1f}{ms(model) / ms(encoder):8.2f}")
-        lines.append(f"{'  sentences a second':34}{rate(model):10.1f}{rate(encoder):10.1f}")
-        if model["memory"]:
-            lines.append(f"{'  peak memory, MiB':34}{mib(model):10}{mib(encoder):10}{model['memory'] / encoder['memory']:8.2f}")
+    """The figures of `benchmark` as a table; 0 MiB where the system does not tell."""
+    lines = [f"{result['command']}\n{result['hardware']}\n", f"{'':34}{'model':>10}{'encoder':>10}{'ratio':>10}"]
+    for name, what in ("training", "training: a step"), ("prediction", "prediction: a batch of 8"):
+        cost = result[name]
+        figures = [(f"{what}, ms", lambda part: 1000 * part["seconds"] / cost["batches"]),  # noqa: B023
+                   ("  sentences a second", lambda part: cost["sentences"] / part["seconds"]),  # noqa: B023
+                   ("  peak memory, MiB", lambda part: part["memory"] / 2**20)]  # fmt: skip
+        for title, figure in figures:
+            model, encoder = figure(cost["model"]), figure(cost["encoder"])
+            lines.append(f"{title:34}{model:10.1f}{encoder:10.1f}{model / max(encoder, 1e-9):10.2f}")
     cost, step = result["training"], result["training"]["model"]["seconds"]
     checks = cost["heads"]["seconds"] - cost["heads, unchecked"]["seconds"]
     lines.append(f"{'batch building, % of a step':34}{100 * cost['batch building']['seconds'] / step:10.1f}")
     lines.append(f"{'shape checks, % of a step':34}{100 * checks / step:10.1f}")
     lines.append(f"{'reading and encoding, s':34}{result['reading']:10.1f}\n")
-    lines.append(f"{'one sentence, wordpieces':>26}{'entities':>10}{'pairs':>8}{'ms':>8}{'encoder':>10}{'MiB':>8}")
+    lines.append(f"{'one sentence: wordpieces':>24}{'entities':>10}{'pairs':>10}{'ms':>10}{'encoder':>10}{'MiB':>10}")
     for row in result["growth"]:
         ms, alone = (1000 * row[part]["seconds"] for part in ("model", "encoder"))
-        lines.append(f"{row['wordpieces']:26}{row['entities']:10}{row['pairs']:8,}{ms:8.0f}{alone:10.0f}{mib(row['model']):>8}")
+        memory = row["model"]["memory"] / 2**20
+        lines.append(f"{row['wordpieces']:24}{row['entities']:10}{row['pairs']:10,}{ms:10.0f}{alone:10.0f}{memory:10.0f}")
     return "\n".join(lines)
-
-
-def mib(part: dict) -> str:
-    """Peak memory, where it is known."""
-    return "" if part["memory"] is None else f"{part['memory'] / 2**20:.0f}"
 
 
 # -- Reports --------------------------------------------------------------------------------------------------------------
