@@ -349,14 +349,16 @@ def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]
 # `torchrun --nproc-per-node 2 train.py …` runs this file twice. Each process takes its share of every batch, so that a step is
 # the step that one process would make; one of them writes and prints.
 
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+RANK, WORLD = 0, 1
 
 
 def join_processes():
-    """Lets the processes find each other, and gives each a device of its own; one of them prints."""
-    if WORLD > 1:
+    """Lets the processes that `torchrun` started find each other, and gives each a device of its own; one of them prints."""
+    global RANK, WORLD
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         torch.distributed.init_process_group()
         atexit.register(torch.distributed.destroy_process_group)
+        RANK, WORLD = torch.distributed.get_rank(), torch.distributed.get_world_size()
         if torch.accelerator.is_available():
             torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
     if RANK:
