@@ -1083,6 +1083,11 @@ def test_a_chunk_holds_at_most_so_many_numbers(chunk, rows, monkeypatch):
     assert sizes == {1: [1, 1, 1], 2: [2, 1]}[rows]
 
 
+def test_a_single_chunk_is_not_copied():
+    made = []
+    assert spanrel.in_chunks(lambda rows: made.append(rows + 1) or made[-1], 9, torch.ones(1, 3, 2)) is made[0]
+
+
 @pytest.mark.parametrize("reading", READINGS)
 def test_every_tensor_is_made_on_the_device_of_its_inputs(reading):
     model = CASE.model(relation_loss=reading)
