@@ -14,12 +14,15 @@ import random
 import re
 import socket
 import sys
+import textwrap
 import zipfile
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
+from html import escape
 from pathlib import Path
+from unicodedata import combining, east_asian_width
 
 import torch
 from torch import Tensor
@@ -63,6 +66,7 @@ class Sentence:
     text: str = ""
     offsets: list[tuple[int, int]] = field(default_factory=list)
     phenomenon: str = ""  # the toy corpus: which of the paper's three motives it shows
+    repeated: int = field(default=0, compare=False)  # entities and relations that its file has more than once
 
     def __post_init__(self):
         if not self.text:  # a corpus of words, without the text they were cut from
@@ -82,14 +86,19 @@ class Sentence:
         return self.offsets[entity.start][0], self.offsets[entity.end - 1][1]
 
     def to_json(self) -> dict:
-        """The sentence in SpERT's JSON."""
+        """The sentence in SpERT's JSON, with its text, the entities' characters in it and, when predicted, scores."""
         at = {entity: index for index, entity in enumerate(self.entities)}
+        scored = lambda item: {} if item.score is None else {"score": item.score}
         return {
             "tokens": self.words,
-            "entities": [{"type": e.type, "start": e.start, "end": e.end} for e in self.entities],
-            "relations": [{"type": r.type, "head": at[r.head], "tail": at[r.tail]} for r in self.relations],
+            "entities": [{"type": e.type, "start": e.start, "end": e.end, "chars": self.chars(e), **scored(e)} for e in self.entities],
+            "relations": [{"type": r.type, "head": at[r.head], "tail": at[r.tail], **scored(r)} for r in self.relations],
+            "text": self.text,
             "orig_id": self.id,
         }
+
+    def _repr_html_(self) -> str:
+        return picture(self)
 
 
 @dataclass
@@ -179,7 +188,7 @@ def toy_sentence(rng: random.Random, phenomenon: str, id: str) -> Sentence:
         if part == "T":
             found["D"] = Entity("Drug", start, len(words) - 1)
     words[0] = words[0][0].upper() + words[0][1:]
-    says_so = lambda U: fill[U] in PROVES or fill[U].count("positive") > fill[U].count("negative")  # noqa: E731
+    says_so = lambda U: fill[U] in PROVES or fill[U].count("positive") > fill[U].count("negative")
     relations = [Relation("Adverse-Effect", found[x], found[d]) for x, d, *U in pairs.split() if all(map(says_so, U))]
     return Sentence(id, words, list(found.values()), relations, phenomenon=phenomenon)
 
@@ -254,6 +263,9 @@ def every(read, items) -> list:
     if wrong:
         raise DataError("\n".join(wrong))
     return done
+
+
+FORM = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], "relations": [{"type", "head", "tail"}, ...]}'
 
 
 def splits_in(folder: Path, advice: str) -> list[Path]:
@@ -396,43 +408,110 @@ def read_folder(folder: Path) -> Corpus:
 def read_json(path: Path) -> list[Sentence]:
     """SpERT's JSON, a list of records: `start` and `end` count words, `end` excluded; `head` and `tail` count the entities.
     Names every record that is wrong."""
-    form = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], "relations": [{"type", "head", "tail"}, ...]}'
+    return every(lambda record: sentence_of(record[1], f"{path.stem}-{record[0]}", f"{path}, record {record[0]}"), records_of(path))
+
+
+def records_of(path: Path) -> list[tuple[int, object]]:
+    """What is in the list that a JSON file holds, numbered from 0."""
     text = text_of(path)
-    with reading(path, f"JSON, a list of {form}"):
+    with reading(path, f"JSON, a list of {FORM}"):
         records = json.loads(text)
         if not isinstance(records, list):
-            raise DataError("it is no list")
-
-    def read(numbered: tuple[int, dict]) -> Sentence:
-        with reading(f"{path}, record {numbered[0]}", form):
-            return sentence_of(numbered[1], f"{path.stem}-{numbered[0]}")
-
-    return every(read, enumerate(records))
+            raise DataError(f"it is {shown(records)}")
+    return list(enumerate(records))
 
 
-def sentence_of(record: dict, id: str) -> Sentence:
+def sentence_of(record, id: str, where: str) -> Sentence:
     """A sentence from one record of SpERT's JSON."""
+    if wrong := faults(record):
+        raise DataError("\n".join(f"{where}, {fault}" for fault in wrong))
     entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
-    for r in record["relations"]:
-        if not all(type(k) is int and 0 <= k < len(entities) for k in (r["head"], r["tail"])):
-            raise DataError(f"a relation joins {r['head']} and {r['tail']}, which must be two of its {len(entities)} entities, from 0")
     relations = [Relation(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
     return checked(str(record.get("orig_id", id)), record["tokens"], entities, relations)
 
 
+def shown(value) -> str:
+    """What stands in a file, short enough for a line, in ASCII."""
+    return "missing" if value is None else textwrap.shorten(ascii(value), 60, placeholder=" …") or "blank"
+
+
+def is_name(value) -> bool:
+    """Whether it is text that is not empty and has no half of a character (a lone surrogate)."""
+    return isinstance(value, str) and value != "" and not re.search("[\ud800-\udfff]", value)
+
+
+def faults(record) -> list[str]:
+    """All that is wrong with a record of SpERT's JSON: the field, what stands there, and what would be right."""
+    if type(record) is not dict:
+        return [f"it is {shown(record)}; it must be {FORM}"]
+    parts = [record.get(name) for name in ("tokens", "entities", "relations")]
+    if lacking := [(name, part) for name, part in zip(("tokens", "entities", "relations"), parts) if type(part) is not list]:
+        return [f"{name}: {shown(part)}; must be a list" for name, part in lacking]
+    words, entities, relations = parts
+    spans = [[e.get(name) for name in ("type", "start", "end")] if type(e) is dict else k for k, e in enumerate(entities)]
+    wrong = [] if words else ["tokens: empty; a sentence has a word at least"]
+    wrong += [f"tokens[{k}]: {shown(word)}; must be a word" for k, word in enumerate(words) if not is_name(word)]
+    for k, entity in enumerate(entities):
+        found = faults_of(f"entities[{k}]", entity, {"start": (0, len(words) - 1), "end": (1, len(words))}, f"{len(words)} words")
+        if not found and entity["start"] >= entity["end"]:
+            found = [f"entities[{k}].end: {entity['end']}; must be beyond start, {entity['start']}, since end is excluded"]
+        wrong += found
+    among = (0, len(entities) - 1)
+    for k, relation in enumerate(relations):
+        found = faults_of(f"relations[{k}]", relation, {"head": among, "tail": among}, f"{len(entities)} entities")
+        if not found and spans[relation["head"]] == spans[relation["tail"]]:
+            found = [f"relations[{k}]: joins an entity with itself; it must join two"]
+        wrong += found
+    return wrong
+
+
+def faults_of(where: str, item, ranges: dict[str, tuple[int, int]], what: str) -> list[str]:
+    """What is wrong with an entity or a relation of a record: its type, and numbers beyond their ranges."""
+    if type(item) is not dict:
+        return [f'{where}: {shown(item)}; must be {{"type", {", ".join(map(json.dumps, ranges))}}}']
+    wrong = [] if is_name(item.get("type")) else [f"{where}.type: {shown(item.get('type'))}; must be a name"]
+    for name, (low, high) in ranges.items():
+        if type(item.get(name)) is not int or not low <= item[name] <= high:
+            must = f"must be from {low} to {high}" if low <= high else "can be nothing"
+            wrong.append(f"{where}.{name}: {shown(item.get(name))}; {must}, since there are {what}")
+    return wrong
+
+
 def checked(id: str, words: list[str], entities: list[Entity], relations: list[Relation]) -> Sentence:
-    """The sentence, without duplicates, if its words and types are strings and its entities and relations can be."""
-    if type(words) is not list or not words or not all(isinstance(word, str) and word for word in words):
-        raise DataError("its words must be strings, one at least, none of them empty")
-    if wrong := [item.type for item in (*entities, *relations) if not isinstance(item.type, str) or not item.type]:
-        raise DataError(f"the type {wrong[0]!r} must be a name")
-    for e in entities:
-        if not (type(e.start) is type(e.end) is int and 0 <= e.start < e.end <= len(words)):
-            raise DataError(f"an entity is words {e.start} to {e.end} (excluded) of a sentence that has {len(words)}, from 0")
-    if any(relation.head == relation.tail for relation in relations):
-        raise DataError("a relation joins an entity with itself; it must join two")
-    "".join([*words, *(item.type for item in (*entities, *relations))]).encode()  # half a character is a ValueError, too
-    return Sentence(id, words, list(dict.fromkeys(entities)), list(dict.fromkeys(relations)))
+    """The sentence, each entity and relation once, if its words and types are names and its entities and relations can be."""
+    at = [{"type": r.type, "head": entities.index(r.head), "tail": entities.index(r.tail)} for r in relations]
+    if wrong := faults({"tokens": words, "entities": [vars(entity) for entity in entities], "relations": at}):
+        raise DataError(wrong[0])
+    once = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
+    return Sentence(id, words, *once, repeated=len(entities) + len(relations) - sum(map(len, once)))
+
+
+def read_texts(given: list[str]) -> list[tuple[Sentence, Sentence | None]]:
+    """What is to be predicted: texts, or files of them, a sentence a line or JSON: a list of texts, of lists of words, or of
+    records of SpERT's form. Each with its gold, None where a record has neither entities nor relations."""
+    return [pair for number, text in enumerate(given, 1) for pair in read_text(text, f"text {number}")]
+
+
+def read_text(text: str, id: str) -> list[tuple[Sentence, Sentence | None]]:
+    """The sentences of one text or file, whose name may be mistyped: what ends like a file's is one."""
+    path = Path(text)
+    if not re.fullmatch(r"\S+\.(txt|json)", text) and not (len(path.name) < 256 and path.is_file()):
+        return [given_sentence(text, id, id)]
+    numbered = records_of(path) if path.suffix == ".json" else enumerate(text_of(path).splitlines(), 1)
+    lines = [line for line in numbered if line[1] or path.suffix == ".json"]
+    return every(lambda line: given_sentence(line[1], f"{path.name}:{line[0]}", f"{path}, {line[0]}"), lines)
+
+
+def given_sentence(record, id: str, where: str) -> tuple[Sentence, Sentence | None]:
+    """A sentence and its gold from a text, a list of words, or a record."""
+    if isinstance(record, str):
+        if re.search("[\ud800-\udfff]", record):
+            raise DataError(f"{where}: {shown(record)}; it must be UTF-8")
+        return Sentence.from_text(record, id), None
+    record = {"tokens": record} if type(record) is list else record
+    known = type(record) is not dict or {"entities", "relations"} & set(record)
+    sentence = sentence_of(record if known else {**record, "entities": [], "relations": []}, id, where)
+    return sentence, sentence if known else None
 
 
 DATASETS = ("toy", "ade", "conll04", "ace05")
@@ -471,6 +550,54 @@ def learn_tokenizer(sentences: list[Sentence], size: int = 8000):
     return BertTokenizerFast(vocab=learned.get_vocab(), do_lower_case=True, strip_accents=False, model_max_length=512)
 
 
+def locate_encoder(name: str) -> str:
+    """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once. No network costs seconds, not
+    minutes of retries."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    if Path(name).exists():
+        if not (Path(name) / "config.json").exists():
+            raise DataError(f"--encoder {name}: no config.json there; it must be a folder as `save_pretrained` writes it")
+        return name
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
+            return str(folder)
+    except OSError:
+        pass  # not fetched before
+    except HFValidationError:
+        raise DataError(f"--encoder {name}: no such folder, and no name on the hub could be that") from None
+    try:
+        HfApi().model_info(name, timeout=8)
+        files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
+        return snapshot_download(name, allow_patterns=files)
+    except RepositoryNotFoundError:
+        raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
+    except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
+        raise DataError(f"--encoder {name} is not here and could not be fetched ({one_line(error)}): give the folder of a copy with "
+                        "--encoder FOLDER, or start without it: python train.py") from None
+
+
+def pretrained_tokenizer(encoder: str):
+    """The tokenizer of an encoder, a folder or a name on the hub."""
+    from transformers import AutoTokenizer
+
+    folder = locate_encoder(encoder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
+    except Exception as error:  # whatever transformers raises on a folder that holds something else
+        raise DataError(f"--encoder {encoder}: {one_line(error)}") from None
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise DataError(f"--encoder {encoder}: no vocabulary there; a tokenizer.json or vocab.txt belongs to it")
+    return tokenizer
+
+
+def one_line(error: Exception) -> str:
+    """What an exception of a library says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 @dataclass
 class Encoded:
     """A sentence in wordpieces; word k is the pieces [starts[k], ends[k]), and piece 0 is [CLS]."""
@@ -485,24 +612,27 @@ class Encoded:
 def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") -> list[Encoded]:
     """Each sentence in wordpieces, by the tokenizer's word ids. A word without any becomes [UNK]; a sentence of more than
     `longest` pieces is an error that names it, and is never cut."""
-    encoded = []
-    for sentence, coded in zip(sentences, tokenizer([s.words for s in sentences], is_split_into_words=True).encodings):
-        if coded.word_ids[0] is not None:
-            raise DataError("--encoder: its tokenizer puts nothing before the sentence, and the model needs a [CLS] there")
-        present = set(coded.word_ids)
-        if len(present) - (None in present) < len(sentence.words):
-            words = [word if k in present else tokenizer.unk_token for k, word in enumerate(sentence.words)]
-            coded = tokenizer([words], is_split_into_words=True).encodings[0]
-        if len(coded.ids) > longest:
-            raise DataError(f"{where}{sentence.id}: {len(coded.ids)} wordpieces, and the encoder takes {longest}; split the "
-                            f'sentence that begins "{sentence.text[:40]}"')
-        starts, ends = [0] * len(sentence.words), [0] * len(sentence.words)
-        for piece, word in enumerate(coded.word_ids):
-            if word is not None:
-                starts[word], ends[word] = starts[word] or piece, piece + 1
-        is_token = [piece == 0 or word is not None for piece, word in enumerate(coded.word_ids)]
-        encoded.append(Encoded(sentence, coded.ids, is_token, starts, ends))
-    return encoded
+    coded = tokenizer([s.words for s in sentences], is_split_into_words=True).encodings if sentences else []
+    return every(lambda both: encoded_sentence(*both, tokenizer, longest, where), list(zip(sentences, coded)))
+
+
+def encoded_sentence(sentence: Sentence, coded, tokenizer, longest: int, where: str) -> Encoded:
+    """One of them, from what the tokenizer made of it."""
+    if coded.word_ids[0] is not None:
+        raise DataError("--encoder: its tokenizer puts nothing before the sentence, and the model needs a [CLS] there")
+    present = set(coded.word_ids)
+    if len(present) - (None in present) < len(sentence.words):
+        words = [word if k in present else tokenizer.unk_token for k, word in enumerate(sentence.words)]
+        coded = tokenizer([words], is_split_into_words=True).encodings[0]
+    if len(coded.ids) > longest:
+        raise DataError(f"{where}{sentence.id}: {len(coded.ids)} wordpieces, and the encoder takes {longest}; split the "
+                        f'sentence that begins "{sentence.text[:40]}"')  # fmt: skip
+    starts, ends = [0] * len(sentence.words), [0] * len(sentence.words)
+    for piece, word in enumerate(coded.word_ids):
+        if word is not None:
+            starts[word], ends[word] = starts[word] or piece, piece + 1
+    is_token = [piece == 0 or word is not None for piece, word in enumerate(coded.word_ids)]
+    return Encoded(sentence, coded.ids, is_token, starts, ends)
 
 
 # -- Spans and negative samples -------------------------------------------------------------------------------------------
@@ -593,7 +723,7 @@ class Batch:
     def to(self, device) -> "Batch":
         """The batch on another device; to a GPU from pinned memory, so that nothing waits for the copy."""
         pinned = torch.device(device).type == "cuda"
-        move = lambda t: t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device)  # noqa: E731
+        move = lambda t: t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device)
         return Batch(**{f.name: move(value) if isinstance(value := getattr(self, f.name), Tensor) else value for f in fields(self)})
 
 
@@ -657,16 +787,140 @@ def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = No
     return batches
 
 
+# -- Showing sentences ----------------------------------------------------------------------------------------------------
+
+# What a mark means, its colour in a terminal and on a page, and its dashes there.
+MARKS = {"=": ("right, solid", 32, "#222", ""), "+": ("wrong, dashed", 31, "#c03a00", "5 3"), "-": ("missed, dotted", 33, "#0060a8", "1 3"),
+         " ": ("", 0, "#222", "")}  # fmt: skip
+
+
+def marked(items: list, gold: list | None) -> list[tuple]:
+    """The items with their marks, then those that only gold has: = right, + wrong, - missed, blank where gold is not known."""
+    found = [(" " if gold is None else "=" if item in gold else "+", item) for item in items]
+    return found + [("-", item) for item in gold or [] if item not in items]
+
+
+def show(sentence: Sentence, gold: Sentence | None = None, colour: bool = False) -> str:
+    """A sentence's entities and relations, one a line, with characters and scores, marked where gold is known."""
+    lines = [f"\n{sentence.text}"]
+    for items, right in (sentence.entities, gold and gold.entities), (sentence.relations, gold and gold.relations):
+        for mark, item in marked(items, right):
+            line = f"  {mark} {told(sentence, item)}"
+            lines.append(f"\033[{MARKS[mark][1]}m{line}\033[0m" if colour else line)
+    return "\n".join(lines)
+
+
+def told(sentence: Sentence, item: Entity | Relation) -> str:
+    """Type, score and place of an entity or a relation."""
+    score = "" if item.score is None else f"{item.score:.2f}"
+    both = [item.head, item.tail] if isinstance(item, Relation) else [item]
+    spans = [(sentence.text[a:b], a, b) for a, b in map(sentence.chars, both)]
+    return f"{item.type:16} {score:5} " + " -> ".join(f'"{text}" [{a}, {b})' for text, a, b in spans)
+
+
+CELL, WIDE = 8, 800  # pixels: a character of a word, a row of words
+HUES = ("#f2c744", "#7cc7f0", "#8fd3a8", "#f0a68c", "#c9b6ec", "#d9d36a", "#b8c4cc", "#e8b4d4")  # of types; colour-blind eyes tell them
+
+
+def picture(sentence: Sentence, gold: Sentence | None = None) -> str:
+    """The sentence as SVG: entities on coloured ground over brackets, relations as arcs to the tail; where gold is known,
+    marked by sign and line: = solid, right; + dashed, wrong; - dotted, missed. It wraps, and holds no script."""
+    places = layout(sentence)
+    rows = [{"words": [], "under": [], "over": []} for _ in range(1 + max((row for row, *_ in places), default=0))]
+    for word, (row, x, width) in zip(sentence.words, places):
+        rows[row]["words"].append(f'<text x="{x}" textLength="{width}" lengthAdjust="spacingAndGlyphs">{escape(word)}</text>')
+    for mark, e in marked(sentence.entities, gold and gold.entities):
+        for row in sorted({row for row, *_ in places[e.start : e.end]}):
+            inside = [(x, x + width) for at, x, width in places[e.start : e.end] if at == row]
+            rows[row]["under"].append((inside[0][0], inside[-1][1], mark, e))
+    for mark, r in marked(sentence.relations, gold and gold.relations):
+        (row, a, wide), (row_t, b, wide_t) = places[r.head.start], places[r.tail.start]
+        a, b = a + wide // 2 + 3, b + wide_t // 2 - 3  # 3: two arcs at an entity stay apart
+        ends = [(row, a, b)] if row == row_t else [(row, a, WIDE * (row < row_t)), (row_t, WIDE * (row > row_t), b)]
+        for at, x, y in ends:  # an arc between two rows runs to the edge of one and on from that of the other
+            rows[at]["over"].append((x, y, mark, r, at == row, at == row_t))
+    parts, y = [], 0
+    for row in rows:
+        drawn, height = picture_row(sentence, **row)
+        parts.append(f'<g transform="translate(4 {y})">{drawn}</g>')
+        y += height
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(show(sentence, gold).strip())}" width="{WIDE + 8}" '
+            f'viewBox="0 0 {WIDE + 8} {y}" style="max-width:100%;background:#fff;font:13px monospace">{"".join(parts)}</svg>')  # fmt: skip
+
+
+def layout(sentence: Sentence) -> list[tuple[int, int, int]]:
+    """Row, x and width of each word, in a monospaced font, where wide characters take two places and accents none."""
+    places, row, x, before = [], 0, 0, 0
+    for word, (a, b) in zip(sentence.words, sentence.offsets):
+        width = CELL * max(1, sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in word))
+        x += CELL if a > before else 0
+        if x and x + width > WIDE:
+            row, x = row + 1, 0
+        places.append((row, x, min(width, WIDE)))
+        x, before = x + width, b
+    return places
+
+
+def lanes(items: list[tuple]) -> list[tuple]:
+    """Each (a, b, mark, item, …) with the first lane in which nothing else takes its room, and with its label and the
+    label's place there."""
+    taken, placed = [], []
+    for a, b, mark, item, *rest in items:
+        label = f"{mark} {item.type}".strip()
+        at = max(0, min(a, b, WIDE - 7 * len(label)))
+        room = min(a, b, at) - 3, max(a, b, at + 7 * len(label)) + 3
+        lane = next((k for k, others in enumerate(taken) if all(room[1] <= c or d <= room[0] for c, d in others)), len(taken))
+        taken[lane:] = [*taken[lane:], []] if lane == len(taken) else taken[lane:]
+        taken[lane].append(room)
+        placed.append((lane, label, at, a, b, mark, item, *rest))
+    return placed
+
+
+def picture_row(sentence: Sentence, words: list, under: list, over: list) -> tuple[str, int]:
+    """One row of the picture, and its height: arcs, the short ones lowest; words; brackets."""
+    arcs, brackets = lanes(sorted(over, key=lambda arc: abs(arc[1] - arc[0]))), lanes(under)
+    base, parts = 22 + 18 * (1 + max((lane for lane, *_ in arcs), default=-1)), []
+    for lane, label, at, a, b, mark, entity in brackets:
+        y, hue = base + 6 + 18 * lane, HUES[sum(entity.type.encode()) % len(HUES)]
+        ground = f'<rect x="{a}" y="{base - 13}" width="{b - a}" height="17" fill="{hue}" fill-opacity=".6"/>'
+        parts.append(labelled(told(sentence, entity), f"M{a},{y - 3}V{y}H{b}V{y - 3}", mark, label, at, y + 10, ground))
+    for lane, label, at, a, b, mark, relation, leaves, arrives in arcs:
+        y, low = base - 22 - 18 * lane, base - 14
+        path = (f"M{a},{low}V{y}" if leaves else f"M{a},{y}") + f"H{b}" + (f"V{low}m-3,-5l3,5l3,-5" if arrives else "")
+        parts.append(labelled(told(sentence, relation), path, mark, label, at + 3, y - 3))
+    parts.append(f'<g transform="translate(0 {base})">{"".join(words)}</g>')
+    return "".join(parts), base + 14 + 18 * (1 + max((lane for lane, *_ in brackets), default=-1))
+
+
+def labelled(title: str, path: str, mark: str, label: str, x: int, y: int, ground: str = "") -> str:
+    """A line in the manner of its mark, with its label; the title is what a pointer that rests there is told."""
+    _, _, colour, dashes = MARKS[mark]
+    return (f'<g><title>{escape(title)}</title>{ground}<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.5" '
+            f'stroke-dasharray="{dashes}"/><text x="{x}" y="{y}" font-size="11" fill="{colour}">{escape(label)}</text></g>')  # fmt: skip
+
+
+def page(pairs: list[tuple[Sentence, Sentence | None]], title: str) -> str:
+    """One self-contained HTML page of sentences, each with its gold or None; plain ASCII, whatever a terminal can print."""
+    legend = "; ".join(f"{mark} {name}" for mark, (name, *_) in MARKS.items() if name) if any(gold for _, gold in pairs) else ""
+    body = "".join(f"<figure><figcaption>{escape(s.id)}</figcaption>{picture(s, gold)}</figure>\n" for s, gold in pairs)
+    style = "body{font:14px sans-serif;max-width:60em;margin:2em auto;padding:0 1em}figure{margin:1.5em 0}figcaption{color:#555}"
+    text = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>\n'
+            f"<h1>{escape(title)}</h1><p>{legend}</p>\n{body}</html>")  # fmt: skip
+    return text.encode("ascii", "xmlcharrefreplace").decode()
+
+
 # -- The corpus card ------------------------------------------------------------------------------------------------------
 
 
-def card(corpus: Corpus, max_width: int = 10) -> str:
-    """What is in a corpus, and what training cannot reach, as a table in text."""
+def card(corpus: Corpus, max_width: int = 10, tokenizer=None) -> str:
+    """What is in a corpus, and what training cannot reach, as a table in text; with the tokenizer of an encoder, what that
+    cannot read, too."""
     parts = [corpus.train, corpus.dev, corpus.test, corpus.train + corpus.dev + corpus.test]
-    count = lambda f: [sum(map(f, part)) for part in parts]  # noqa: E731
-    kinds = lambda items: sorted({item.type for s in parts[-1] for item in items(s)})  # noqa: E731
-    wide = lambda e: e.end - e.start > max_width  # noqa: E731
-    overlap = lambda s: any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(s.entities, 2))  # noqa: E731
+    count = lambda f: [sum(map(f, part)) for part in parts]
+    kinds = lambda items: sorted({item.type for s in parts[-1] for item in items(s)})
+    wide = lambda e: e.end - e.start > max_width
+    overlap = lambda s: any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(s.entities, 2))
+    first = {tuple(s.words): id(s) for s in reversed(parts[-1])}
     rows = [("sentences", count(lambda s: 1)), ("words", count(lambda s: len(s.words)))]
     for title, items in (("entities", lambda s: s.entities), ("relations", lambda s: s.relations)):
         rows.append((title, count(lambda s: len(items(s)))))
@@ -675,29 +929,47 @@ def card(corpus: Corpus, max_width: int = 10) -> str:
     rows += [
         ("sentences with overlapping entities", count(overlap)),  # [L15]
         ("sentences without a relation", count(lambda s: not s.relations)),
+        ("sentences that stood before", count(lambda s: first[tuple(s.words)] != id(s))),
+        ("entities, relations given twice", count(lambda s: s.repeated)),
         ("out of training's reach", []),
         (f"  entities wider than {max_width} words", count(lambda s: sum(map(wide, s.entities)))),
         ("  relations with such an argument", count(lambda s: sum(wide(r.head) or wide(r.tail) for r in s.relations))),
         ("  second types of a span", count(lambda s: len(s.entities) - len({(e.start, e.end) for e in s.entities}))),
         ("  of a type that train lacks", count(lambda s: sum((type(i), i.type) not in known for i in s.entities + s.relations))),
     ]
+    if tokenizer:
+        rows.append((f"  sentences of over {tokenizer.model_max_length:,} wordpieces", count(lambda s: pieces(s, tokenizer)[0])))
+        rows.append((f"  words read as {tokenizer.unk_token}", count(lambda s: pieces(s, tokenizer)[1])))
     widths = Counter(e.end - e.start for s in parts[-1] for e in s.entities)
     lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
     lines += [f"{name:40}" + "".join(f"{number:9,}" for number in numbers) for name, numbers in rows]
     return "\n".join([*lines, "entities by width in words  " + ", ".join(f"{w}: {widths[w]:,}" for w in sorted(widths))])
 
 
+def pieces(sentence: Sentence, tokenizer) -> tuple[bool, int]:
+    """Whether a sentence has more wordpieces than the encoder takes; how many of its words are [UNK], wholly or in part."""
+    coded = tokenizer([sentence.words], is_split_into_words=True).encodings[0]
+    unknown = {word for word, piece in zip(coded.word_ids, coded.ids) if piece == tokenizer.unk_token_id} - {None}
+    lost = set(range(len(sentence.words))) - set(coded.word_ids)
+    return len(coded.ids) + len(lost) > tokenizer.model_max_length, len(unknown | lost)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Prints the card of the corpus that the command line names."""
-    parser = argparse.ArgumentParser(description="The corpus card.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="The corpus card, or all that is wrong with a corpus.", allow_abbrev=False)
     parser.add_argument("--dataset", default="toy", help=f"{', '.join(DATASETS)}, or a folder (default: toy)")
     parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
     parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
     parser.add_argument("--heads-only", action="store_true", help="ACE05: an entity is its head region")
+    parser.add_argument("--encoder", help="a name on the hub or a folder: counts what that encoder cannot read, too")
     given = parser.parse_args(arguments)
-    corpus = lambda: read_corpus(given.dataset, given.data_dir, given.fold, given.heads_only)  # noqa: E731
-    return command_line(lambda: print(card(corpus(), given.max_width)))
+
+    def tell():
+        corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.heads_only)
+        print(card(corpus, given.max_width, given.encoder and pretrained_tokenizer(given.encoder)))
+
+    return command_line(tell)
 
 
 def command_line(action) -> int:
@@ -709,12 +981,15 @@ def command_line(action) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as stopped:  # with how to go on, where there is something to go on with
+        print("stopped", *stopped.args, file=sys.stderr)
         return 130
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"{error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -1,8 +1,11 @@
 """The experiment: train, choose the best epoch on dev, score on test in the paper's protocol, save; or load and predict.
 
-    python train.py                                      toy data, tiny encoder, no download, about a minute
+    python train.py                                      toy data, tiny encoder, no download, half a minute
     python train.py --dataset ade --fold 0               the paper's run (fetches ADE and bert-base-cased once)
     python train.py --load RUN --predict "Gemcitabine-induced pulmonary toxicity is usually a dramatic condition."
+    python train.py --load RUN --predict FILE --format html > page.html
+    python train.py --resume RUN                         goes on with a run that was stopped
+    python train.py --report RUN RUN                     runs beside the paper's tables
 
 From Python: `from train import load; load("runs/…").predict(["…"])`.
 """
@@ -13,28 +16,29 @@ import ctypes
 import dataclasses
 import itertools
 import json
+import math
 import os
 import platform
 import random
-import re
 import shlex
 import statistics
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jaxtyping
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from tqdm import tqdm
 
 import data
-from data import Corpus, DataError, Entity, Relation, Sampling, Sentence
-from spanrel import RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, joint_loss, setting
+from data import Corpus, DataError, Entity, Relation, Sampling, Sentence, one_line
+from spanrel import ATTENTION, RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, joint_loss, setting
 
 # -- Settings -------------------------------------------------------------------------------------------------------------
 
@@ -67,10 +71,9 @@ class Settings:
     config: Config = field(default_factory=Config)
 
 
-# What the baseline changes of the defaults above, then what a dataset does; flags given by hand come last.
-DATASET = {  # ade, conll04 and ace05 take the defaults as they are: nothing measured on dev asks for more (README)
-    "toy": dict(encoder="tiny", epochs=20, lr=1e-3, head_lr=1e-3, hidden=64),
-}
+# What the baseline changes of the defaults above, then what a dataset and its encoder do; flags given by hand come last.
+DATASET = {"toy": dict(encoder="tiny")}  # nothing measured on dev asks for more in the others (README)
+TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with an encoder of random weights as small as tiny is
 BASELINE = {**SPERT, "batch_size": 2, "lr": 5e-5, "head_lr": 5e-5, "negative_count": 100}
 
 # What numbers can be; the others are from 0.
@@ -93,6 +96,8 @@ def settings_of(**given) -> Settings:
     if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
         raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
     chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
+    if chosen.get("encoder") in RANDOM and chosen["encoder"] != "base":
+        chosen = {**chosen, **TINY, **given}
     if baseline:  # which has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
     check_range(chosen)
@@ -138,10 +143,8 @@ class Run:
 
     def predict(self, texts: list[str]) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations found in it."""
-        for number, text in enumerate(texts, 1):
-            if re.search("[\ud800-\udfff]", text):
-                raise DataError(f"text {number} is not UTF-8")
-        return self.annotate(self.encode([Sentence.from_text(text, f"text {k}") for k, text in enumerate(texts, 1)]))
+        given = [data.given_sentence(text, f"text {k}", f"text {k}") for k, text in enumerate(texts, 1)]
+        return self.annotate(self.encode([sentence for sentence, _ in given]))
 
     def annotate(self, encoded: list[data.Encoded]) -> list[Sentence]:
         """Copies of the sentences with the entities and relations that the model finds, in the order given. Each process
@@ -151,7 +154,7 @@ class Run:
         mine = [self.annotate_batch(batch) for batch in ahead(self.prediction_batch, parts[RANK::WORLD])]
         every = gathered(mine)
         found = {id(e): s for k, part in enumerate(parts) for e, s in zip(part, every[k % WORLD][k // WORLD])}
-        blank = lambda e: dataclasses.replace(e.sentence, entities=[], relations=[])  # noqa: E731
+        blank = lambda e: dataclasses.replace(e.sentence, entities=[], relations=[])
         return [found.get(id(e)) or blank(e) for e in encoded]
 
     def annotate_batch(self, batch: data.Batch) -> list[Sentence]:
@@ -182,6 +185,11 @@ class Run:
 
     def save(self, folder: Path):
         """Writes config.json, model.safetensors and the tokenizer: all that `load` needs."""
+        self.describe(folder)
+        write(folder / "model.safetensors", save(contiguous(self.model.state_dict())))
+
+    def describe(self, folder: Path):
+        """Writes all of it but the weights, from which `resume` can make a run anew."""
         self.tokenizer.save_pretrained(folder)
         described = {
             "settings": dataclasses.asdict(self.settings),
@@ -190,40 +198,37 @@ class Run:
             "encoder": self.model.encoder.config.to_dict(),
         }
         write(folder / "config.json", json.dumps(described, indent=1).encode())
-        write(folder / "model.safetensors", save({name: weight.contiguous() for name, weight in self.model.state_dict().items()}))
+
+
+def contiguous(tensors: dict) -> dict:
+    """The tensors as safetensors wants them."""
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def write(path: Path, content: bytes):
     """Writes a file under a temporary name and renames it, so that it is there whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path}: {error.strerror}") from None
 
 
 def new_run(settings: Settings, corpus: Corpus) -> Run:
     """An untrained model for the corpus: the encoder that the settings name, new weights above it."""
-    from transformers import AutoTokenizer
-
     torch.manual_seed(settings.seed)
+    own = settings.encoder in RANDOM
+    tokenizer = data.learn_tokenizer(corpus.train) if own else data.pretrained_tokenizer(settings.encoder)
     try:
-        if settings.encoder in RANDOM:
-            source, tokenizer = settings.encoder, data.learn_tokenizer(corpus.train)
-        else:
-            source = locate_encoder(settings.encoder)
-            tokenizer = AutoTokenizer.from_pretrained(source, add_prefix_space=True)
-        encoder = build_encoder(source, len(tokenizer))
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise DataError(f"--encoder {settings.encoder}: no vocabulary there; a tokenizer.json or vocab.txt belongs to it")
-    except DataError:
-        raise
+        encoder = build_encoder(settings.encoder if own else data.locate_encoder(settings.encoder), len(tokenizer))
     except Exception as error:  # whatever transformers raises on a folder that holds something else
         raise DataError(f"--encoder {settings.encoder}: {one_line(error)}") from None
     return assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
-
-
-def one_line(error: Exception) -> str:
-    """What an exception of a library says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def assemble(settings: Settings, encoder, tokenizer, entity_types: list[str], relation_types: list[str]) -> Run:
@@ -247,35 +252,6 @@ def device_of(name: str) -> str:
     return name
 
 
-def locate_encoder(name: str) -> str:
-    """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once. No network costs seconds, not
-    minutes of retries."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    if Path(name).exists():
-        if not (Path(name) / "config.json").exists():
-            raise DataError(f"--encoder {name}: no config.json there; it must be a folder as `save_pretrained` writes it")
-        return name
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-        if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
-            return str(folder)
-    except OSError:
-        pass  # not fetched before
-    except HFValidationError:
-        raise DataError(f"--encoder {name}: no such folder, and no name on the hub could be that") from None
-    try:
-        HfApi().model_info(name, timeout=8)
-        files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
-        return snapshot_download(name, allow_patterns=files)
-    except RepositoryNotFoundError:
-        raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
-    except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
-        raise DataError(f"--encoder {name} is not here and could not be fetched ({one_line(error)}): give the folder of a copy with "
-                        "--encoder FOLDER, or start without it: python train.py") from None
-
-
 def load(folder: str | Path, device: str = "auto") -> Run:
     """A saved run, ready to predict. Needs no network and no other file."""
     from transformers import AutoTokenizer
@@ -285,10 +261,8 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         if len(folder.name) > 255 or not (folder / name).is_file():
             raise DataError(f"{str(folder)[:200]}: {name} is not there; a run folder is what `python train.py` writes")
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        shapes, settings = described["settings"].pop("config"), described["settings"]
-        shapes["ablate"] = tuple(shapes["ablate"])
-        settings = Settings(**{**settings, "device": device}, config=Config(**shapes))
+        settings, described = described_in(folder)
+        settings.device = device
         tokenizer = AutoTokenizer.from_pretrained(folder)
         encoder = build_encoder(dict(described["encoder"]), len(tokenizer))
         run = assemble(settings, encoder, tokenizer, described["entity_types"], described["relation_types"])
@@ -296,6 +270,13 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     except Exception as error:  # whatever json, transformers, safetensors or torch raise on what is not theirs
         raise DataError(f"{folder}: not a whole run: {one_line(error)}") from None
     return run
+
+
+def described_in(folder: Path) -> tuple[Settings, dict]:
+    """The settings of a run, and all else that its config.json says."""
+    described = json.loads(data.text_of(folder / "config.json"))
+    shapes, settings = described["settings"].pop("config"), described["settings"]
+    return Settings(**settings, config=Config(**{**shapes, "ablate": tuple(shapes["ablate"])})), described
 
 
 # -- Scores ---------------------------------------------------------------------------------------------------------------
@@ -340,9 +321,22 @@ def measure(run: Run, encoded: list[data.Encoded]) -> tuple[dict, list[Sentence]
     predicted, gold = run.annotate(encoded), [e.sentence for e in encoded]
     result = scores(gold, predicted)
     if names := sorted({s.phenomenon for s in gold} - {""}):
-        shows = lambda sentences, name: [s for s in sentences if s.phenomenon == name]  # noqa: E731
+        shows = lambda sentences, name: [s for s in sentences if s.phenomenon == name]
         result["phenomena"] = {name: scores(shows(gold, name), shows(predicted, name)) for name in names}
+    result["missed_relations"] = missed(gold, predicted, run.settings.config.max_width)
     return result, predicted
+
+
+def missed(gold: list[Sentence], predicted: list[Sentence], max_width: int) -> dict[str, int]:
+    """How many gold relations were not found, by cause: an argument too wide to be a candidate [L18]; an argument that was not
+    found, or with another type; or the relation itself, between arguments that were."""
+    why = dict.fromkeys(("width", "argument", "relation"), 0)
+    for right, found in zip(gold, predicted, strict=True):
+        for relation in set(right.relations) - set(found.relations):
+            both = relation.head, relation.tail
+            wide = any(entity.end - entity.start > max_width for entity in both)
+            why["width" if wide else "relation" if set(both) <= set(found.entities) else "argument"] += 1
+    return why
 
 
 # -- Several processes ----------------------------------------------------------------------------------------------------
@@ -399,40 +393,67 @@ def begin(settings: Settings) -> tuple[Run, dict[str, list[data.Encoded]]]:
     return run, {name: run.encode(part, f"{settings.dataset}, {name}, ") for name, part in corpus.splits.items()}
 
 
-def train(settings: Settings) -> dict:
-    """One whole run: trains, scores, writes the run folder; returns what metrics.json holds."""
+def train(settings: Settings, resumed: str | None = None) -> dict:
+    """One whole run, or the rest of one: trains, scores, writes the run folder; returns what metrics.json holds."""
     begun = time.time()
     run, splits = begin(settings)
     if RANK:
         torch.manual_seed(settings.seed + RANK)  # a dropout of its own
-    folder = gathered(None if RANK else new_folder(settings))[0]
-    best = fit(run, splits["train"], splits["dev"], folder)
-    gathered("written")  # none reads before that
-    if splits["dev"]:
-        run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
-    scored = splits[settings.eval_split]
-    result, predicted = measure(run, scored)
-    if RANK:
-        return result
-    peak = peak_memory(run.device)
-    result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings), "peak_memory": peak,
-               "hardware": hardware_of(run.device), "seconds": time.time() - begun}  # fmt: skip
-    write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
-    write(folder / "metrics.json", json.dumps(result, indent=1).encode())
+    folder = Path(resumed) if resumed else gathered(None if RANK else new_folder(settings))[0]
+    with resumable(folder):
+        if RANK == 0:
+            run.describe(folder)
+        best = fit(run, splits["train"], splits["dev"], folder)
+        gathered("written")  # none reads before that
+        if splits["dev"]:
+            run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
+        scored = splits[settings.eval_split]
+        result, predicted = measure(run, scored)
+        if RANK:
+            return result
+        result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings),
+                   "hardware": hardware_of(run.device), "peak_memory": peak_memory(run.device), "seconds": time.time() - begun}  # fmt: skip
+        write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
+        write(folder / "metrics.json", json.dumps(result, indent=1).encode())
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     colour = sys.stdout.isatty()
-    print("\n".join(show(s, gold.sentence, colour) for gold, s in list(zip(scored, predicted))[:4]))
+    print("\n".join(data.show(s, gold.sentence, colour) for gold, s in list(zip(scored, predicted))[:4]))
     print(final_table(settings, result))
-    print(f"the weights of epoch {best}; {time.time() - begun:.0f} s, {peak / 2**30:.1f} GiB; the run is in {folder}")
+    print(f"the weights of epoch {best}; {result['seconds']:.0f} s, {result['peak_memory'] / 2**30:.1f} GiB; the run is in {folder}")
     return result
+
+
+@contextmanager
+def resumable(folder: Path):
+    """Whatever ends a run before its end is told with what was kept, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, DataError) as error:
+        kept = "its last checkpoint is kept" if (folder / CHECKPOINT).exists() else "no epoch was finished"
+        said = f"{error}; {kept}; go on with: python train.py --resume {shlex.quote(str(folder))}"
+        raise type(error)(said.removeprefix("; ")) from None
+
+
+def resume(folder: str, given: dict) -> dict:
+    """Goes on with a run that was stopped, from its last checkpoint, to the weights that it would have come to."""
+    path = Path(folder)
+    if (path / "metrics.json").exists():
+        raise DataError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
+    if not (path / "config.json").is_file():
+        raise DataError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
+    with data.reading(path / "config.json", "what `python train.py` writes"):
+        settings, _ = described_in(path)
+    return train(dataclasses.replace(settings, **given), folder)
 
 
 def command_of(settings: Settings) -> str:
     """The command line of a run, without the flags that leave the scores as they are."""
-    usual, words = settings_of(dataset=settings.dataset, model=settings.config.model), ["python", "train.py"]
+    named = dict(dataset=settings.dataset, model=settings.config.model)
+    usual, words = settings_of(**named, encoder=settings.encoder), ["python", "train.py"]
     for mine, theirs in (settings, usual), (settings.config, usual.config):
         for f in dataclasses.fields(mine):
-            value = getattr(mine, f.name)
-            default = f.default if f.name in ("dataset", "model") else getattr(theirs, f.name)
+            value, default = getattr(mine, f.name), f.default if f.name in named else getattr(theirs, f.name)
+            default = settings_of(**named).encoder if f.name == "encoder" else default
             if f.metadata and f.name not in ("data_dir", "device", "output") and value != default:
                 shown = [] if value is True else value if isinstance(value, tuple) else [value]
                 words += [f"--{f.name.replace('_', '-')}", *map(str, shown)]
@@ -488,26 +509,65 @@ def new_folder(settings: Settings) -> Path:
 def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Path) -> int:
     """The loop. Keeps the weights of the best epoch on dev, by the mean of entity and strict relation F1, in `folder`;
     of the last one where there is no dev [L14]. Returns that epoch."""
-    settings, best, chosen = run.settings, -1.0, 0
-    sampling = sampling_of(settings)
+    settings, sampling = run.settings, sampling_of(run.settings)
     optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
-    for sampling.epoch in range(1, settings.epochs + 1):
+    history, best = restore(folder / CHECKPOINT, run, optimizer, schedule)
+    for sampling.epoch in range(len(history) + 1, settings.epochs + 1):
         begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
         batches = data.batches_of(train, settings.batch_size, rng)
-        losses = train_epoch(run, batches, sampling, optimizer, schedule)
-        line = {"epoch": sampling.epoch, **losses}
+        line = {"epoch": sampling.epoch, **train_epoch(run, batches, sampling, optimizer, schedule)}
         if dev:
             result, _ = measure(run, dev)
-            line |= {"entity_f1": average(settings, result["entity"]), "relation_f1": average(settings, result["relation"]["strict"])}
+            line |= {"entity_f1": result["entity"][averaged(settings)]["f1"], "relation_f1": result["relation"]["strict"][averaged(settings)]["f1"]}
         score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
+        history.append({**line, "seconds": time.time() - begun})
+        better, best = score > best[0], max(best, (score, sampling.epoch), key=lambda pair: pair[0])
         if RANK == 0:
-            with open(folder / "history.jsonl", "a", encoding="utf-8") as history:
-                history.write(json.dumps({**line, "seconds": time.time() - begun}) + "\n")
-            if score > best:
+            write(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
+            if better:
                 run.save(folder)
-        best, chosen = max((best, chosen), (score, sampling.epoch), key=lambda pair: pair[0])
-    return chosen
+        checkpoint(folder / CHECKPOINT, run, optimizer, schedule, history, best)
+    return best[1]
+
+
+CHECKPOINT = "checkpoint.safetensors"  # there while a run is on its way
+
+
+def checkpoint(path: Path, run: Run, optimizer, schedule, history: list[dict], best: tuple[float, int]):
+    """Writes all that the coming epochs depend on, as one file: weights, optimizer, schedule, and each process's random states."""
+    kept, states = optimizer.state_dict(), gathered(random_states(run.device))
+    tensors = {f"model.{name}": weight for name, weight in run.model.state_dict().items()}
+    tensors |= {f"optimizer.{k}.{name}": value for k, part in kept["state"].items() for name, value in part.items()}
+    tensors |= {f"random.{rank}.{k}": state for rank, both in enumerate(states) for k, state in enumerate(both)}
+    described = {"history": history, "best": best, "groups": kept["param_groups"], "schedule": schedule.state_dict()}
+    if RANK == 0:
+        write(path, save(contiguous(tensors), {"state": json.dumps(described)}))
+
+
+def restore(path: Path, run: Run, optimizer, schedule) -> tuple[list[dict], tuple[float, int]]:
+    """The history and the best epoch of a checkpoint, and everything as it was then; as it is before the first, if there is none."""
+    if not path.exists():
+        return [], (-1.0, 0)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, described = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])
+        part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        run.model.load_state_dict(part("model."))
+        moments = {k: part(f"optimizer.{k}.") for group in described["groups"] for k in group["params"]}
+        optimizer.load_state_dict({"state": moments, "param_groups": described["groups"]})
+        schedule.load_state_dict(described["schedule"])
+        torch.set_rng_state(tensors[f"random.{RANK}.0"])
+        if run.device.type != "cpu":
+            torch.get_device_module(run.device).set_rng_state(tensors[f"random.{RANK}.1"])
+    except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
+        raise DataError(f"{path}: not a checkpoint of this run ({one_line(error)}); without it the run begins anew") from None
+    return described["history"], tuple(described["best"])
+
+
+def random_states(device: torch.device) -> list[torch.Tensor]:
+    """The states of torch's random numbers, which dropout draws; all else is drawn from (seed, epoch, sentence) [L29]."""
+    return [torch.get_rng_state()] + ([] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()])
 
 
 def sampling_of(settings: Settings) -> Sampling:
@@ -516,9 +576,9 @@ def sampling_of(settings: Settings) -> Sampling:
     return Sampling(settings.config.max_width, settings.negative_rate, count, settings.pairs_among, settings.seed)
 
 
-def average(settings: Settings, table: dict) -> float:
-    """The F1 that the paper reports: macro for ADE, else micro (§4.4) [L21]."""
-    return table["macro" if settings.dataset == "ade" else "micro"]["f1"]
+def averaged(settings: Settings) -> str:
+    """How the paper averages over types: macro for ADE, else micro (§4.4) [L21]."""
+    return "macro" if settings.dataset == "ade" else "micro"
 
 
 def ahead(build, parts):
@@ -536,16 +596,28 @@ def ahead(build, parts):
 def train_epoch(run: Run, batches: list, sampling: Sampling, optimizer, schedule) -> dict:
     """One pass over the batches; the mean losses."""
     run.model.train()
-    sums = torch.zeros(3, device=run.device)
+    sums, recent = torch.zeros(3, device=run.device), []
     bar = tqdm(batches, desc=f"epoch {sampling.epoch}", leave=False, disable=True if RANK else None)
     for step, batch in enumerate(ahead(lambda part: share_of(run, part, sampling), bar), 1):
         losses = train_step(run, batch)
-        descend(run, losses[0], optimizer)
+        norm = descend(run, losses[0], optimizer)
         schedule.step()
         sums += torch.stack(losses).detach()
-        if step % 20 == 0:  # not at each step: reading a value waits for the device
+        ids = [example.encoded.sentence.id for example in batch.examples]
+        recent.append((step, ids, torch.stack([losses[0].detach(), norm])))
+        if step % 20 == 0 or step == len(batches):  # not at each step: reading a value waits for the device
+            check_finite(recent, sampling.epoch)
+            recent.clear()
             bar.set_postfix(loss=f"{float(sums[0]) / step:.4f}")
     return dict(zip(("loss", "span_loss", "relation_loss"), (summed(sums) / len(batches)).tolist()))
+
+
+def check_finite(steps: list[tuple], epoch: int):
+    """Stops a run that has left the numbers, before anything of it is saved."""
+    for (step, sentences, _), (loss, norm) in zip(steps, torch.stack([both for *_, both in steps]).tolist()):
+        if not math.isfinite(loss + norm):
+            raise DataError(f"epoch {epoch}, step {step}: the loss is {loss}, the norm of its gradient {norm}, on the sentences "
+                            f"{', '.join(sentences)}; a lower --lr or --precision fp32 may help")  # fmt: skip
 
 
 def share_of(run: Run, part: list[data.Encoded], sampling: Sampling) -> data.Batch:
@@ -571,15 +643,16 @@ def train_step(run: Run, batch: data.Batch) -> tuple:
     return joint_loss(L_s, L_r, run.settings.config.span_weight, run.settings.config.relation_weight), L_s, L_r
 
 
-def descend(run: Run, loss: torch.Tensor, optimizer):
-    """One step down the gradient of the loss, whose norm is clipped."""
+def descend(run: Run, loss: torch.Tensor, optimizer) -> torch.Tensor:
+    """One step down the gradient of the loss, whose norm is clipped; returns the norm before."""
     loss.backward()
     for weight in run.model.parameters():
         if weight.grad is not None:
             summed(weight.grad)
-    torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
     optimizer.step()
     optimizer.zero_grad()
+    return norm
 
 
 def optimizer_of(run: Run, steps: int):
@@ -612,7 +685,8 @@ def benchmark(settings: Settings) -> dict:
     for part in corpus_of(settings).splits.values():
         run.encode(part)
     result = {"command": f"{command_of(settings)} --benchmark", "hardware": hardware_of(run.device), "reading": time.perf_counter() - begun}
-    result |= {"growth": growth(run), "prediction": cost_of_prediction(run, splits["test"]), "training": cost_of_training(run, splits["train"])}
+    result |= {"growth": growth(run), "prediction": cost_of_prediction(run, splits["test"])}
+    result |= {"training": cost_of_training(run, splits["train"])}
     print(cost_table(result))
     if settings.output:
         write(out, json.dumps(result, indent=1).encode())
@@ -712,8 +786,8 @@ def cost_table(result: dict) -> str:
     lines = [f"{result['command']}\n{result['hardware']}\n", f"{'':34}{'model':>10}{'encoder':>10}{'ratio':>10}"]
     for name, what in ("training", "training: a step"), ("prediction", "prediction: a batch of 8"):
         cost = result[name]
-        figures = [(f"{what}, ms", lambda part: 1000 * part["seconds"] / cost["batches"]),  # noqa: B023
-                   ("  sentences a second", lambda part: cost["sentences"] / part["seconds"]),  # noqa: B023
+        figures = [(f"{what}, ms", lambda part: 1000 * part["seconds"] / cost["batches"]),
+                   ("  sentences a second", lambda part: cost["sentences"] / part["seconds"]),
                    ("  peak memory, MiB", lambda part: part["memory"] / 2**20)]  # fmt: skip
         for title, figure in figures:
             model, encoder = figure(cost["model"]), figure(cost["encoder"])
@@ -733,23 +807,34 @@ def cost_table(result: dict) -> str:
 
 # -- Reports --------------------------------------------------------------------------------------------------------------
 
-PRINTED = {  # Tables 1 and 2: entity P, R, F1, then relation P, R, F1
-    "ace05": {"multihead": (89.32, 89.86, 89.59, 71.22, 60.19, 65.24), "dot": (87.94, 62.88), "general": (88.66, 63.56),
-              "additive": (89.07, 64.53)},
-    "conll04": {"multihead": (90.11, 90.36, 90.23, 76.96, 71.88, 74.33), "dot": (88.23, 70.89), "general": (88.96, 73.48),
-                "additive": (89.17, 71.36), "spert": (88.25, 89.64, 88.94, 73.04, 70.00, 71.47)},
-    "ade": {"multihead": (89.88, 91.32, 90.59, 79.56, 81.93, 80.73), "dot": (88.15, 77.31), "general": (89.93, 80.14),
-            "additive": (89.68, 79.75), "spert": (88.99, 89.59, 89.28, 77.77, 79.96, 78.84)},
+# What the paper prints, by table, dataset and model: entity P, R, F1, then relation P, R, F1; or both F1.
+PRINTED = {
+    1: {"ace05": {"Multi-turn QA": "84.7 84.9 84.8 64.8 56.2 60.2", "DyGIE": "88.4 63.2", "multihead": "89.32 89.86 89.59 71.22 60.19 65.24"},
+        "conll04": {"Multi-turn QA": "89.0 86.6 87.8 69.2 68.2 68.9", "spert": "88.25 89.64 88.94 73.04 70.00 71.47",
+                    "multihead": "90.11 90.36 90.23 76.96 71.88 74.33"},
+        "ade": {"Relation-Metric": "86.16 88.08 87.11 77.36 77.25 77.29", "spert": "88.99 89.59 89.28 77.77 79.96 78.84",
+                "multihead": "89.88 91.32 90.59 79.56 81.93 80.73"}},
+    2: {"ace05": {"multihead": "89.59 65.24", "dot": "87.94 62.88", "general": "88.66 63.56", "additive": "89.07 64.53"},
+        "conll04": {"multihead": "90.23 74.33", "dot": "88.23 70.89", "general": "88.96 73.48", "additive": "89.17 71.36"},
+        "ade": {"multihead": "90.59 80.73", "dot": "88.15 77.31", "general": "89.93 80.14", "additive": "89.68 79.75"}},
+    3: {"ace05": {"multihead": "88.10 62.13", "multihead span-specific": "86.78 60.21", "multihead span-sentence": "87.57 61.12",
+                  "multihead span-specific span-sentence": "85.80 59.00"}},
+    4: {"ace05": {"multihead": "88.10 62.13", "multihead local": "87.96 60.56", "multihead relation-sentence": "88.21 61.77",
+                  "multihead local relation-sentence": "87.91 59.66"}},
 }  # fmt: skip
+TITLES = {1: "the model and its rivals, on test", 2: "attention variants, on test", 3: "span representations taken away, on dev",
+          4: "relation representations taken away, on dev"}  # fmt: skip
+CAUSES = {"width": "an argument is too wide", "argument": "an argument missed or mistyped", "relation": "the relation itself"}
 
 
 def method(settings: Settings) -> str:
-    """The model by the name that it has in the tables."""
-    return "spert" if settings.config.model == "spert" else settings.config.attention
+    """The model by the name that it has in the tables, with what is ablated."""
+    return " ".join(["spert" if settings.config.model == "spert" else settings.config.attention, *settings.config.ablate])
 
 
 def final_table(settings: Settings, result: dict) -> str:
-    """The scores in the layout of the paper's Table 1, above the row that the paper prints for this model."""
+    """The scores in the layout of the paper's Table 1, above the row that the paper prints for this model; then in words what
+    a figure hides."""
     rows = [(f"{Path(settings.dataset).name}, {settings.eval_split}, {name}", result["entity"][name], result["relation"]["strict"][name])
             for name in ("micro", "macro")]
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
@@ -759,65 +844,165 @@ def final_table(settings: Settings, result: dict) -> str:
         rows.append((f"  entity: {kind}", part, None))
     for kind, part in result["relation"]["strict"]["by_type"].items():
         rows.append((f"  relation: {kind}", None, part))
-    printed = PRINTED.get(settings.dataset, {}).get(method(settings))
-    if printed and not settings.config.ablate and settings.eval_split == "test":
-        half = len(printed) // 2
-        names = ("p", "r", "f1") if half == 3 else ("f1",)
-        rows.append((f"the paper, {method(settings)}", dict(zip(names, printed[:half])), dict(zip(names, printed[half:]))))
-    there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)  # noqa: E731
-    cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))  # noqa: E731
+    tables = [PRINTED[k].get(settings.dataset, {}).get(method(settings)) for k in (1, 2) if settings.eval_split == "test"]
+    if printed := next(filter(None, tables), None):
+        rows.append((f"the paper, {method(settings)}", *(dict(zip(("f1", "r", "p"), map(float, part[::-1]))) for part in halves(printed))))
+    there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)
+    cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))
     head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
-    return "\n".join([head, *(f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows)])
+    return "\n".join([head, *(f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows), *remarks(settings, result)])
 
 
-def show(sentence: Sentence, gold: Sentence | None = None, colour: bool = False) -> str:
-    """A sentence's entities and relations, one a line, with characters and scores; against `gold`, where it is known:
-    = right, + wrong, - missed."""
-    lines = [f"\n{sentence.text}"]
-    for items, right in (sentence.entities, gold and gold.entities), (sentence.relations, gold and gold.relations):
-        marked = [(" " if right is None else "=" if item in right else "+", item) for item in items]
-        for mark, item in marked + [("-", item) for item in right or [] if item not in items]:
-            score = "" if item.score is None else f"{item.score:.2f}"
-            line = f"  {mark} {item.type:16} {score:5} {in_text(sentence, item)}"
-            lines.append(f"\033[{PAINT[mark]}m{line}\033[0m" if colour else line)
-    return "\n".join(lines)
+def halves(printed: str) -> tuple[list[str], list[str]]:
+    """What is printed for entities, and for relations."""
+    figures = printed.split()
+    return figures[: len(figures) // 2], figures[len(figures) // 2 :]
 
 
-PAINT = {"=": 32, "+": 31, "-": 33, " ": 0}
+def remarks(settings: Settings, result: dict) -> list[str]:
+    """In words: why relations were missed, types never predicted, and scores that say nothing since there is no gold."""
+    why = ", ".join(f"{CAUSES[cause]} {count}" for cause, count in result["missed_relations"].items())
+    lines = [f"relations missed: {why}"] if any(result["missed_relations"].values()) else []
+    for what, table in ("entity", result["entity"]), ("relation", result["relation"]["strict"]):
+        if not table["micro"]["gold"]:
+            lines.append(f"{settings.eval_split} has no gold {what}: no recall, no F1 can be measured")
+        if never := [kind for kind, part in table["by_type"].items() if part["gold"] and not part["predicted"]]:
+            lines.append(f"never predicted, though {settings.eval_split} has some: {what} {', '.join(never)}")
+    return lines
 
 
-def in_text(sentence: Sentence, item: Entity | Relation) -> str:
-    """An entity's text and characters; a relation's head and tail."""
-    if isinstance(item, Relation):
-        return f"{in_text(sentence, item.head)} -> {in_text(sentence, item.tail)}"
-    a, b = sentence.chars(item)
-    return f'"{sentence.text[a:b]}" [{a}, {b})'
+def report(paths: list[str]) -> str:
+    """The paper's Tables 1 to 4 as it prints them, each beside the runs that belong there: mean ± standard deviation over seeds
+    and folds of the runs that are the same otherwise. Then why relations were missed."""
+    groups: dict = {}
+    for settings, record in itertools.chain(*data.every(recorded, paths)):
+        groups.setdefault(command_of(dataclasses.replace(settings, seed=0, fold=0)), []).append((settings, record))
+    return "\n\n".join([*(report_table(number, groups) for number in PRINTED), missed_table(groups)])
+
+
+def recorded(path: str) -> list[tuple[Settings, dict]]:
+    """The runs that a run folder or a JSON list of records tells of."""
+    where = Path(path) / "metrics.json" if Path(path).is_dir() else Path(path)
+    with data.reading(where, "what a run writes at its end, or a list of such records as results.json is"):
+        found = json.loads(data.text_of(where))
+        runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
+        for settings, record in runs:
+            figure([(settings, record)], "", "entity", "f1"), figure([(settings, record)], "", "relation", "f1")
+    return runs
+
+
+def settings_in(command: str) -> Settings:
+    """The settings that a recorded command line makes."""
+    return settings_of(**flags_in(shlex.split(command)[2:])[1])
+
+
+def belonging(number: int, groups: dict) -> dict[tuple[str, str], list[tuple]]:
+    """The cells of a table, by dataset and model: those that the paper prints, and those of runs; with the groups of runs that
+    belong there. Where a corpus has phenomena, each has cells of its own."""
+    cells = {(dataset, label): [] for dataset, models in PRINTED[number].items() for label in models}
+    labels = {label for _, label in cells}
+    for command, runs in groups.items():
+        settings, record = runs[0]
+        if method(settings) in labels and (settings.dataset == "toy" or settings.eval_split == ("test" if number < 3 else "dev")):
+            for part in ["", *record.get("phenomena", {})]:
+                cells.setdefault((f"{Path(settings.dataset).name} {part}".strip(), method(settings)), []).append((command, runs, part))
+    return cells
+
+
+def report_table(number: int, groups: dict) -> str:
+    """One table in Markdown, and the commands that fill what is missing."""
+    cells, lines, missing = belonging(number, groups), [], []
+    for (dataset, label), found in cells.items():
+        paper = [" / ".join(part) for part in halves(PRINTED[number].get(dataset, {}).get(label, ""))]
+        for command, runs, part in found:
+            names = ("p", "r", "f1") if number == 1 and not part else ("f1",)
+            ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
+            lines.append([dataset, label, *paper, *ours, str(len(runs)), runs[0][0].encoder, str(runs[0][0].epochs), f"`{command}`"])
+            done = {settings.fold for settings, _ in runs}
+            missing += [f"`{command} --fold {k}`" for k in range(10) if dataset == "ade" and k not in done]
+        if not found:
+            lines.append([dataset, label, *paper, "", "", "0", "", "", ""])
+            missing += command_for(number, dataset, label)
+    heads = ["dataset", "model", "paper: entity", "relation", "here: entity", "relation", "runs", "encoder", "epochs", "command"]
+    notes = ["Multi-turn QA's P and R on conll04 give an F1 of 68.7; the paper prints 68.9."] if number == 1 else []  # [L31]
+    notes += [f"Missing: {', '.join(missing)}"] if missing else []
+    return "\n\n".join([f"**Table {number}**: {TITLES[number]}", markdown(heads, lines), *notes])
+
+
+def command_for(number: int, dataset: str, label: str) -> list[str]:
+    """The command that fills a cell, where this code can."""
+    name, *ablate = label.split()
+    if name not in (*ATTENTION, "spert"):
+        return []
+    which = {"model": name} if name == "spert" else {"attention": name}
+    return [f"`{command_of(settings_of(dataset=dataset, ablate=tuple(ablate), eval_split='test' if number < 3 else 'dev', **which))}`"]
+
+
+def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
+    """Mean ± standard deviation of a figure over runs; a dash where it is 0 in all of them, as where there is no gold."""
+    values = []
+    for settings, record in runs:
+        table = (record["phenomena"][part] if part else record)[what]
+        table = table["strict"] if what == "relation" else table
+        values.append((table["micro"] if part else table[averaged(settings)])[name])
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else ""
+    return f"{statistics.mean(values):.2f}{spread}" if any(values) else "–"
+
+
+def missed_table(groups: dict) -> str:
+    """Why relations were missed, in the runs that tell."""
+    lines = []
+    for command, runs in groups.items():
+        if told := [record["missed_relations"] for _, record in runs if "missed_relations" in record]:
+            sums = [sum(record[cause] for record in told) for cause in CAUSES]
+            lines.append([f"`{command}`", str(len(told)), *(f"{count} ({100 * count / max(1, sum(sums)):.0f} %)" for count in sums)])
+    return "**Why relations were missed**, in runs that tell\n\n" + markdown(["command", "runs", *CAUSES.values()], lines)
+
+
+def markdown(heads: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
 
 
 # -- Command line ---------------------------------------------------------------------------------------------------------
+
+FORMATS = ("text", "json", "html")
+# What a command line may ask for beside a new run: the flags that go with it.
+MODES = {"load": ("predict", "evaluate", "format", "device", "data_dir", "threshold"), "resume": ("device", "data_dir"),
+         "report": (), "benchmark": [f.name for kind in (Settings, Config) for f in dataclasses.fields(kind)]}  # fmt: skip
 
 
 def parser_of() -> argparse.ArgumentParser:
     """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
     usage = "python train.py [--flag value ...]; --help lists the flags"
-    shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)  # noqa: E731
-    parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False)
-    parser.add_argument("--benchmark", action="store_true", help="time and memory beside the encoder's alone; --output: a new JSON file")
+    shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)
+    parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False,
+                                     argument_default=argparse.SUPPRESS)  # fmt: skip
+    parser.error = refuse
     saved = parser.add_argument_group("a saved run")
-    saved.add_argument("--load", metavar="RUN", help="the folder of a run")
-    saved.add_argument("--predict", metavar="TEXT", nargs="+", help="print the entities and relations of each text")
-    saved.add_argument("--evaluate", action="store_true", help="score the run on its --eval-split again")
+    saved.add_argument("--load", metavar="RUN", help="the folder of a run that is to be used")
+    saved.add_argument("--predict", metavar="TEXT", nargs="+", help="with --load: texts, or files of them, a sentence a line or JSON")
+    saved.add_argument("--evaluate", action="store_true", help="with --load: score the run on its --eval-split again")
+    saved.add_argument("--format", choices=FORMATS, metavar="NAME", help=f"of predicted sentences: {', '.join(FORMATS)} (default: text)")
+    saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
+    saved.add_argument("--report", metavar="RUN", nargs="+", help="runs, or results.json, beside the paper's Tables 1 to 4")
+    saved.add_argument("--benchmark", action="store_true", help="a new model's time and memory beside its encoder's; --output: a new JSON file")
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
         for f in dataclasses.fields(kind):
             if f.metadata:
-                group.add_argument("--" + f.name.replace("_", "-"), default=argparse.SUPPRESS, help=help_of(f), **shape_of(f))
+                group.add_argument("--" + f.name.replace("_", "-"), help=help_of(f), **shape_of(f))
     return parser
+
+
+def refuse(message: str):
+    """What argparse finds wrong, as one line."""
+    raise DataError(f"{message}; python train.py --help lists the flags")
 
 
 def help_of(f: dataclasses.Field) -> str:
     """A flag's line of help: what it is, its choices, its default, and where the toy corpus or SpERT has another."""
-    told = {"default": f.default, "toy": DATASET["toy"].get(f.name), "spert": BASELINE.get(f.name) if f.name != "model" else None}
+    told = {"default": f.default, "tiny": TINY.get(f.name), "spert": BASELINE.get(f.name) if f.name != "model" else None}
     told = [f"{name}: {value}" for name, value in told.items() if value not in (None, "", ()) and value is not False]
     choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
     return f"{f.metadata['help']}{choices}" + (f" ({'; '.join(told)})" if told else "")
@@ -832,38 +1017,62 @@ def shape_of(f: dataclasses.Field) -> dict:
     return {"type": type(f.default), "choices": f.metadata["choices"], "metavar": {int: "N", float: "X", str: "NAME"}[type(f.default)]}
 
 
+def flags_in(arguments: list[str] | None) -> tuple[dict, dict]:
+    """What a command line asks for, and the settings that it gives."""
+    given = vars(parser_of().parse_args(arguments))
+    asked = {name: given.pop(name) for name in [*given] if name in (*MODES, "predict", "evaluate", "format")}
+    return asked, {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; 0, or 2 after one line on what is wrong."""
     import transformers
 
     transformers.logging.set_verbosity_error()  # its load reports name weights that nothing here uses
     transformers.logging.disable_progress_bar()
-    given = vars(parser_of().parse_args(arguments))
-    start = benchmark if given.pop("benchmark") else train
-    asked = [given.pop(name) for name in ("load", "predict", "evaluate")]
-    given["ablate"] = tuple(given.get("ablate", ()))
-    join_processes()
-    return data.command_line(lambda: use(*asked, given, start) if asked != [None, None, False] else start(settings_of(**given)))
+    return data.command_line(lambda: start(*flags_in(arguments)))
 
 
-def use(folder: str | None, texts: list[str] | None, evaluate: bool, given: dict, start):
-    """Predicts with a saved run, or scores it again."""
-    if start is benchmark:
-        raise DataError("--benchmark times a new model: leave out --load, --predict and --evaluate")
-    if folder is None or not texts and not evaluate:
-        raise DataError("--load RUN and --predict TEXT or --evaluate go together")
-    if fixed := sorted(name for name, value in given.items() if value != () and name not in ("device", "data_dir", "threshold")):
-        raise DataError(f"--{fixed[0].replace('_', '-')}: a saved run keeps its own; only --device, --data-dir and --threshold can differ")
+def start(asked: dict, given: dict):
+    """Does what is asked for."""
+    flag = lambda name: f"--{name.replace('_', '-')}"
+    mode = next((name for name in MODES if name in asked), None)
+    fitting = (mode, *MODES[mode]) if mode else given
+    if extra := [flag(name) for name in asked | given if name not in fitting]:
+        raise DataError(f"{extra[0]} does not go with --{mode}, but: {', '.join(map(flag, MODES[mode])) or 'nothing'}" if mode else
+                        f"{extra[0]} goes with --load RUN")  # fmt: skip
     check_range(given)
-    run = load(folder, given.get("device", "auto"))
-    run.settings.config.threshold = given.get("threshold", run.settings.config.threshold)
-    for sentence in run.predict(texts or []):
-        print(show(sentence, colour=sys.stdout.isatty()))
-    if evaluate:
-        s = run.settings
-        s.data_dir = given.get("data_dir", s.data_dir)
-        result, _ = measure(run, run.encode(corpus_of(s).splits[s.eval_split], f"{s.dataset}, {s.eval_split}, "))
-        print(final_table(s, result))
+    join_processes()
+    if mode == "load":
+        use(asked, given)
+    elif mode == "resume":
+        resume(asked["resume"], given)
+    elif mode == "report":
+        print(report(asked["report"]))
+    else:
+        (benchmark if mode else train)(settings_of(**given))
+
+
+def use(asked: dict, given: dict):
+    """Predicts with a saved run, or scores it again; all sentences in one format."""
+    if not asked.get("predict") and not asked.get("evaluate"):
+        raise DataError("--load RUN goes with --predict TEXT or --evaluate")
+    form, run = asked.get("format", "text"), load(asked["load"], given.get("device", "auto"))
+    s = run.settings
+    s.config.threshold, s.data_dir = given.get("threshold", s.config.threshold), given.get("data_dir", s.data_dir)
+    pairs = data.read_texts(asked.get("predict", []))
+    scored = run.encode(corpus_of(s).splits[s.eval_split], f"{s.dataset}, {s.eval_split}, ") if asked.get("evaluate") else []
+    if form != "text":
+        pairs += [(encoded.sentence, encoded.sentence) for encoded in scored]
+    found = list(zip(run.annotate(run.encode([sentence for sentence, _ in pairs])), (gold for _, gold in pairs)))
+    if form == "json":
+        print("[" + ",\n".join(json.dumps(sentence.to_json()) for sentence, _ in found) + "]")
+    elif form == "html":
+        print(data.page(found, f"{asked['load']}: {len(found)} sentences"))
+    else:
+        print("\n".join(data.show(sentence, gold, sys.stdout.isatty()) for sentence, gold in found))
+        if scored:
+            print(final_table(s, measure(run, scored)[0]))
 
 
 if __name__ == "__main__":
