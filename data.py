@@ -77,8 +77,8 @@ class Sentence:
 
     @classmethod
     def from_text(cls, text: str, id: str = "text") -> "Sentence":
-        """Cuts a text into words: runs of letters and digits, and every other visible character by itself [L36]."""
-        offsets = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+        """Cuts a text into words: runs of letters, digits and accents, and every other visible character by itself [L36]."""
+        offsets = [match.span() for match in re.finditer(r"[\w\u0300-\u036f]+|[^\w\s]", text)]
         return cls(id, [text[a:b] for a, b in offsets], text=text, offsets=offsets)
 
     def chars(self, entity: Entity) -> tuple[int, int]:
@@ -963,13 +963,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
     parser.add_argument("--heads-only", action="store_true", help="ACE05: an entity is its head region")
     parser.add_argument("--encoder", help="a name on the hub or a folder: counts what that encoder cannot read, too")
-    given = parser.parse_args(arguments)
+    parser.error = refuse
 
     def tell():
+        given = parser.parse_args(arguments)
         corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.heads_only)
         print(card(corpus, given.max_width, given.encoder and pretrained_tokenizer(given.encoder)))
 
     return command_line(tell)
+
+
+def refuse(message: str):
+    """What argparse finds wrong, as one line."""
+    raise DataError(f"{message}; --help lists the flags")
 
 
 def command_line(action) -> int:

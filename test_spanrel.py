@@ -9,6 +9,8 @@ argument: pytest passes ours, and `test_eq_1_agrees_with_the_loop(span_ends=mine
     python -m pytest --hypothesis-profile=deep      with 2,000 random inputs for each property, not 25
 """
 
+import dataclasses
+import errno
 import hashlib
 import http.server
 import inspect
@@ -16,10 +18,12 @@ import itertools
 import json
 import math
 import os
+import pickle
 import random
 import re
-import shlex
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -29,6 +33,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import jaxtyping
 import pytest
@@ -1457,30 +1462,94 @@ def test_what_is_written_in_sperts_json_is_read_back(tmp_path_factory, written):
 
 RECORD = {"tokens": ["a", "b"], "entities": [{"type": "A", "start": 0, "end": 1}, {"type": "A", "start": 1, "end": 2}],
           "relations": [{"type": "R", "head": 0, "tail": 1}]}  # fmt: skip
-WRONG = [
-    ({"tokens": []}, "must be strings"), ({"tokens": "ab"}, "must be strings"), ({"tokens": ["a", ""]}, "must be strings"),
-    ({"tokens": None}, "must be strings"), ({"tokens": ["a", "\ud800"]}, "surrogates not allowed"),
-    ({"entities": [{"type": "A", "start": 0, "end": 3}], "relations": []}, "that has 2"),
-    ({"entities": [{"type": "A", "start": 1, "end": 1}], "relations": []}, "that has 2"),
-    ({"entities": [{"type": "A", "start": -1, "end": 1}], "relations": []}, "that has 2"),
-    ({"entities": [{"type": "A", "start": 0.0, "end": 1}], "relations": []}, "that has 2"),
-    ({"entities": [{"type": "", "start": 0, "end": 1}], "relations": []}, "must be a name"),
-    ({"entities": [{"start": 0, "end": 1}]}, "KeyError 'type'"), ({"entities": {}}, "two of its 0 entities"), ({"entities": [3]}, "it must be"),
-    ({"relations": [{"type": "R", "head": 0, "tail": 2}]}, "two of its 2 entities"),
-    ({"relations": [{"type": "R", "head": True, "tail": 1}]}, "two of its 2 entities"),
-    ({"relations": [{"type": "R", "head": 1, "tail": 1}]}, "joins an entity with itself"),
-    ({"relations": [{"type": None, "head": 0, "tail": 1}]}, "must be a name"), ({"relations": None}, "it must be"),
-]  # fmt: skip
+def entity(**change):
+    return {"entities": [{"type": "A", "start": 0, "end": 1} | change], "relations": []}
 
 
-@pytest.mark.parametrize("change, says", WRONG, ids=range(len(WRONG)))
-def test_a_wrong_record_is_named_and_all_of_them_are(tmp_path, change, says):
+def relation(**change):
+    return {"relations": [{"type": "R", "head": 0, "tail": 1} | change]}
+
+
+WRONG = {  # what is changed in RECORD: the field that is named
+    "no words": ({"tokens": []}, "tokens: empty"),
+    "a text for words": ({"tokens": "ab"}, "tokens: 'ab'; must be a list"),
+    "no tokens": ({"tokens": None}, "tokens: missing"),
+    "an empty word": ({"tokens": ["a", ""]}, "tokens[1]: ''; must be a word"),
+    "a number for a word": ({"tokens": ["a", 7]}, "tokens[1]: 7"),
+    "half a character": ({"tokens": ["a", "\ud800"]}, "tokens[1]: '\\ud800'"),
+    "no entities": ({"entities": None}, "entities: missing"),
+    "an object for entities": ({"entities": {}}, "entities: {}; must be a list"),
+    "a number for an entity": ({"entities": [3], "relations": []}, 'entities[0]: 3; must be {"type", "start", "end"}'),
+    "end beyond the words": (entity(end=3), "entities[0].end: 3; must be from 1 to 2, since there are 2 words"),
+    "end at start": (entity(start=1, end=1), "entities[0].end: 1; must be beyond start, 1"),
+    "a negative start": (entity(start=-1), "entities[0].start: -1"),
+    "a start that is no integer": (entity(start=0.0), "entities[0].start: 0.0"),
+    "a start that is true": (entity(start=False), "entities[0].start: False"),
+    "a text for a start": (entity(start="0"), "entities[0].start: '0'"),
+    "no end": (entity(end=None), "entities[0].end: missing"),
+    "an empty type": (entity(type=""), "entities[0].type: ''; must be a name"),
+    "no type": (entity(type=None), "entities[0].type: missing"),
+    "a list for a type": (entity(type=["A"]), "entities[0].type: ['A']"),
+    "no relations": ({"relations": None}, "relations: missing"),
+    "a tail beyond the entities": (relation(tail=2), "relations[0].tail: 2; must be from 0 to 1, since there are 2 entities"),
+    "a head that is true": (relation(head=True), "relations[0].head: True"),
+    "no entity to join": ({"entities": []}, "relations[0].head: 0; can be nothing, since there are 0 entities"),
+    "head = tail": (relation(head=1), "relations[0]: joins an entity with itself"),
+    "head = tail, given twice": ({"entities": [RECORD["entities"][0]] * 2}, "relations[0]: joins an entity with itself"),
+    "a relation without a type": (relation(type=None), "relations[0].type: missing"),
+}
+
+
+@pytest.mark.parametrize("change, says", WRONG.values(), ids=WRONG)
+def test_a_wrong_field_is_named_in_every_record(tmp_path, change, says):
     path = tmp_path / "train.json"
     path.write_text(json.dumps([RECORD | change, RECORD, RECORD | change]))
     with pytest.raises(DataError) as error:
         data.read_json(path)
-    first, second = str(error.value).splitlines()
-    assert first.startswith(f"{path}, record 0: ") and second.startswith(f"{path}, record 2: ") and says in first
+    lines = str(error.value).splitlines()
+    assert any(line.startswith(f"{path}, record 0, {says}") for line in lines) and any(f"record 2, {says}" in line for line in lines)
+    assert not any("record 1" in line for line in lines)
+
+
+def test_all_that_is_wrong_with_a_record_is_named():
+    wrong = {"tokens": ["a", 1], "entities": [{"type": "", "start": 5, "end": "x"}, 3, {"type": "A", "start": 1, "end": 1}],
+             "relations": [{"type": "R", "head": 1, "tail": 1}, {"type": None, "head": 9, "tail": 0}]}  # fmt: skip
+    assert [fault.split(":")[0] for fault in data.faults(wrong)] == [
+        "tokens[1]", "entities[0].type", "entities[0].start", "entities[0].end", "entities[1]", "entities[2].end",
+        "relations[0]", "relations[1].type", "relations[1].head"]  # fmt: skip
+
+
+@given(sentence=sentences())
+def test_what_a_sentence_writes_has_no_faults(sentence):
+    assert data.faults(sentence.to_json()) == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5) | st.floats() | st.text(max_size=3) | st.sampled_from([1e999, 10**30, "\ud800"]),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(["tokens", "entities", "relations", "type", "start", "end", "head", "tail", "orig_id"]), inner, max_size=6),
+    max_leaves=20,
+)
+ALMOST = st.fixed_dictionaries({
+    "tokens": st.lists(st.sampled_from(["a", "b", "", 1]) | JSON, max_size=4) | JSON,
+    "entities": st.lists(st.fixed_dictionaries({"type": st.sampled_from(["A", "B"]) | JSON, "start": JSON, "end": JSON}), max_size=3) | JSON,
+    "relations": st.lists(st.fixed_dictionaries({"type": JSON, "head": JSON, "tail": JSON}), max_size=3) | JSON,
+})  # fmt: skip
+
+
+@settings(max_examples=5 * settings().max_examples)
+@given(document=JSON | st.lists(ALMOST, max_size=3) | st.lists(JSON | st.just(RECORD), max_size=3), cut=st.none() | st.integers(0, 40))
+def test_any_json_is_a_corpus_or_is_told_line_by_line(tmp_path_factory, document, cut):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(document)
+    for name in ("train", "dev", "test"):
+        (folder / f"{name}.json").write_text(text[:cut])
+    for use in (lambda: data.card(data.read_corpus(str(folder))), lambda: data.read_texts([str(folder / "test.json")])):
+        try:
+            use()
+        except DataError as error:
+            assert all(line.startswith(str(folder)) for line in str(error).splitlines())
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff[]", b"[]", b"[" * 100000])
@@ -1503,10 +1572,84 @@ def test_words_of_a_text_stand_where_their_offsets_say_and_nothing_visible_is_lo
 
 
 def test_raw_text_is_cut_as_ade_is():
-    text = "Gemcitabine-induced pulmonary toxicity, 😀 é!"
+    text = "Gemcitabine-induced pulmonary toxicity, 😀 é e\u0301!"  # one é is two characters
     sentence = Sentence.from_text(text)
-    assert sentence.words == ["Gemcitabine", "-", "induced", "pulmonary", "toxicity", ",", "😀", "é", "!"]
+    assert sentence.words == ["Gemcitabine", "-", "induced", "pulmonary", "toxicity", ",", "😀", "é", "e\u0301", "!"]
     assert text[slice(*sentence.chars(Entity("Adverse-Effect", 3, 5)))] == "pulmonary toxicity"
+
+
+# -- Showing sentences ----------------------------------------------------------------------------------------------------
+
+
+def svg(sentence, gold=None):
+    """The picture as a tree, and its texts with their places."""
+    tree = ElementTree.fromstring(data.picture(sentence, gold))
+    return tree, [t.text for t in tree.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@given(sentence=sentences(), other=st.randoms())
+def test_a_picture_is_well_formed_and_holds_every_word_and_label_with_its_mark(sentence, other):
+    predicted = Sentence(sentence.id, sentence.words, *annotated(other, len(sentence.words)))
+    for shown, gold in ((sentence, None), (predicted, sentence)):
+        _, texts = svg(shown, gold)
+        assert not Counter(shown.words) - Counter(texts)
+        marks = data.marked(shown.entities, gold and gold.entities) + data.marked(shown.relations, gold and gold.relations)
+        assert {f"{mark} {item.type}".strip() for mark, item in marks} == set(texts) - set(shown.words)
+        terminal = data.show(shown, gold).splitlines()[2:]
+        assert [line[2] for line in terminal] == [mark for mark, _ in marks]
+
+
+def test_right_wrong_and_missed_are_told_apart_by_sign_and_by_line():
+    a, b, c = Entity("A", 0, 1), Entity("B", 1, 2), Entity("A", 2, 3)
+    predicted, gold = Sentence("s", ["x", "y", "z"], [a, b], []), Sentence("s", ["x", "y", "z"], [a, c], [Relation("R", a, c)])
+    tree, texts = svg(predicted, gold)
+    assert {"= A", "+ B", "- A", "- R"} <= set(texts)
+    dashes = [path.get("stroke-dasharray") for path in tree.iter("{http://www.w3.org/2000/svg}path")]
+    assert dashes == ["", "5 3", "1 3", "1 3"]
+    assert data.show(predicted, gold).splitlines()[2:] == [
+        '  = A                      "x" [0, 1)', '  + B                      "y" [2, 3)', '  - A                      "z" [4, 5)',
+        '  - R                      "x" [0, 1) -> "z" [4, 5)']  # fmt: skip
+    assert "\033[31m  + B" in data.show(predicted, gold, colour=True)
+
+
+def test_words_are_laid_out_in_rows_with_room_for_wide_characters_and_none_for_accents():
+    sentence = Sentence.from_text("é e\u0301 日本 x-y " + "long " * 40)
+    places = data.layout(sentence)
+    widths = [width // data.CELL for _, _, width in places]
+    assert [width for word, width in zip(sentence.words, widths) if word == "日本"] == [4] and widths[:2] == [1, 1]  # é and e with its accent
+    x = {word: (at, width) for word, (_, at, width) in zip(sentence.words, places)}
+    assert x["-"][0] == x["x"][0] + x["x"][1] and x["y"][0] == x["-"][0] + x["-"][1]  # no blank within x-y
+    rows = [row for row, _, _ in places]
+    assert rows == sorted(rows) and rows[-1] == 2 and all(0 <= at and at + width <= data.WIDE for _, at, width in places)
+
+
+def test_a_relation_between_two_rows_leaves_one_and_arrives_in_the_other():
+    words = ["w"] * 120
+    a, b = Entity("A", 0, 1), Entity("A", 119, 120)
+    for head, tail in ((a, b), (b, a)):
+        tree, texts = svg(Sentence("s", words, [a, b], [Relation("R", head, tail)]))
+        arcs = [path.get("d") for path in tree.iter("{http://www.w3.org/2000/svg}path")]
+        assert texts.count("R") == 2 and sum("l3,5l3,-5" in path for path in arcs) == 1  # one arrow
+
+
+def test_a_page_is_one_ascii_file_in_which_nothing_of_the_text_is_markup():
+    sentence = Sentence.from_text("<script>alert(1)</script> & é 😀", '"><b>')
+    page = data.page([(sentence, None), (sentence, sentence)], "a <title>")
+    assert page.isascii() and "<script" not in page and "<b>" not in page and "a &lt;title&gt;" in page
+    assert "src=" not in page and "href=" not in page and "&#128512;" in page  # it needs no other file
+    assert "dashed" in page and "dashed" not in data.page([(sentence, None)], "without gold")
+    assert sentence._repr_html_() == data.picture(sentence)
+
+
+def test_texts_to_predict_come_from_arguments_lines_and_json(tmp_path):
+    lines, records = tmp_path / "lines.txt", tmp_path / "records.json"
+    lines.write_text("\ufeffA rash.\n\nNo 😀 rash.\n", encoding="utf-8")
+    records.write_text(json.dumps(["A rash.", ["A", "rash"], RECORD, {"tokens": ["x"]}]))
+    pairs = data.read_texts(["A rash.", str(lines), str(records)])
+    assert [s.words for s, _ in pairs] == [["A", "rash", "."], ["A", "rash", "."], ["No", "😀", "rash", "."], ["A", "rash", "."],
+                                           ["A", "rash"], ["a", "b"], ["x"]]  # fmt: skip
+    assert [s.id for s, _ in pairs] == ["text 1", "lines.txt:1", "lines.txt:3"] + [f"records.json:{k}" for k in range(4)]
+    assert [gold is not None for _, gold in pairs] == [False] * 5 + [True, False]
 
 
 # -- The published corpora ------------------------------------------------------------------------------------------------
@@ -1635,6 +1778,132 @@ def test_a_bad_flag_is_one_line_and_status_2(arguments, capsys):
     assert train.main([str(a) for a in arguments]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and not said.out
+
+
+@pytest.fixture(scope="session")
+def saved_run(tmp_path_factory):
+    """A run folder, of a model that was not trained."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    folder.mkdir()
+    toy_run().save(folder)
+    return folder
+
+
+def changed(name, **change):
+    """Changes what a JSON file of the run folder says."""
+    return {f"run/{name}": lambda old: json.dumps({**json.loads(old), **change}).encode()}
+
+
+GONE, HALF = (lambda old: None), (lambda old: old[: len(old) // 2])
+TEXT = ("--load", "run", "--predict", "A rash.")
+RECORDS = json.dumps([RECORD] * 2).encode()
+CORPUS = {f"mine/{name}.json": RECORDS for name in ("train", "dev", "test")}
+CARD, TRAIN = ("data", "--dataset", "mine"), ("--dataset", "mine", "--encoder", "tiny", "--epochs", "1", "--output", "new")
+BAD_INPUTS = {  # files beside a good corpus and a good run, the command, and what must be said
+    "a split is missing": ({"mine/dev.json": None}, CARD, "mine/dev.json not there"),
+    "two splits are missing": ({"mine/dev.json": None, "mine/test.json": None}, TRAIN, "mine/dev.json, mine/test.json not there"),
+    "an empty file": ({"mine/train.json": b""}, CARD, "mine/train.json: JSONDecodeError"),
+    "a truncated file": ({"mine/train.json": RECORDS[:-9]}, CARD, "mine/train.json: JSONDecodeError"),
+    "no UTF-8": ({"mine/train.json": b'["\xff"]'}, CARD, "mine/train.json: not UTF-8 at byte 2"),
+    "UTF-16": ({"mine/train.json": RECORDS.decode().encode("utf-16")}, CARD, "mine/train.json: not UTF-8 at byte 0"),
+    "an object for a list": ({"mine/train.json": b"{}"}, CARD, "mine/train.json: it is {}"),
+    "deeper than Python reads": ({"mine/train.json": b"[" * 10**5}, CARD, "mine/train.json: RecursionError"),
+    "a number for a record": ({"mine/train.json": b"[3]"}, TRAIN, "mine/train.json, record 0, it is 3"),
+    "no sentence": ({"mine/test.json": b"[]"}, TRAIN, "mine: test has no sentence"),
+    "a folder of nothing": ({}, ("data", "--dataset", "run"), "run/train.json, run/dev.json, run/test.json not there"),
+    "no such folder": ({}, ("data", "--dataset", "nowhere"), "--dataset nowhere: neither toy"),
+    "a fold of one's own": ({}, (*TRAIN, "--fold", "3"), "--fold goes with --dataset ade"),
+    "another ADE": ({"data/ade/ADE-Corpus-V2.zip": b"x"}, ("data", "--dataset", "ade"), "data/ade/ADE-Corpus-V2.zip: not the published file"),
+    "another CoNLL04": ({"data/conll04/train.txt": b"x"}, ("--dataset", "conll04"), "data/conll04/train.txt: not the published file"),
+    "no ACE05": ({}, ("data", "--dataset", "ace05"), "ACE05 is licensed"),
+    "a wrong ACE05": ({f"data/ace05/{name}.json": b"{}" for name in ("train", "dev", "test")}, ("data", "--dataset", "ace05"), "train.json, line 1: KeyError"),
+    "a sentence beyond the encoder": ({"mine/dev.json": json.dumps([RECORD | {"tokens": ["a", "b"] * 300}]).encode()}, TRAIN, "dev-0: 602 wordpieces"),
+    "an encoder without weights": ({"run/model.safetensors": None}, ("--dataset", "mine", "--encoder", "run", "--output", "new"), "--encoder run: "),
+    "an encoder of pickles": ({"run/model.safetensors": None, "run/pytorch_model.bin": b"x"}, ("--encoder", "run", "--output", "new"), "--encoder run: "),
+    "a run that is there": ({}, (*TRAIN[:-1], "run"), "--output run exists; a run is never written over"),
+    "a folder that cannot be made": ({"file": b""}, (*TRAIN[:-1], "file/new"), "--output file/new: Not a directory"),
+    "no such flag": ({}, ("--epoch", "3"), "unrecognized arguments: --epoch 3"),
+    "a word for a number": ({}, ("--epochs", "many"), "argument --epochs: invalid int value: 'many'"),
+    "no such choice": ({}, ("--attention", "soft"), "argument --attention: invalid choice: 'soft'"),
+    "a flag without its value": ({}, ("--load",), "argument --load: expected one argument"),
+    "a flag of the future": ({}, ("data", "--encodr", "x"), "unrecognized arguments"),
+    "a setting of a saved run": ({}, (*TEXT, "--epochs", "3"), "--epochs does not go with --load"),
+    "another encoder for a saved run": ({}, (*TEXT, "--encoder", "base"), "--encoder does not go with --load"),
+    "nothing to do with a run": ({}, ("--load", "run"), "--load RUN goes with --predict TEXT or --evaluate"),
+    "prediction without a run": ({}, ("--predict", "A rash."), "--predict goes with --load RUN"),
+    "two things at once": ({}, ("--load", "run", "--report", "run"), "--report does not go with --load"),
+    "a run without weights": ({"run/model.safetensors": None}, TEXT, "run: model.safetensors is not there"),
+    "a run without a tokenizer": ({"run/tokenizer.json": None}, TEXT, "run: tokenizer.json is not there"),
+    "half the weights": ({"run/model.safetensors": HALF}, TEXT, "run: not a whole run: SafetensorError"),
+    "half a config": ({"run/config.json": HALF}, TEXT, "run: not a whole run: JSONDecodeError"),
+    "half a tokenizer": ({"run/tokenizer.json": HALF}, TEXT, "run: not a whole run: "),
+    "the weights of other types": (changed("config.json", entity_types=["A"]), TEXT, "run: not a whole run: RuntimeError"),
+    "another encoder's description": (changed("config.json", encoder={"model_type": "bert", "hidden_size": 32, "num_attention_heads": 4}), TEXT, "run: not a whole run: "),
+    "no types": (changed("config.json", relation_types=None), TEXT, "run: not a whole run: TypeError"),
+    "a setting that there is not": (changed("config.json", settings={"config": {"ablate": [], "glue": 1}}), TEXT, "run: not a whole run: TypeError"),
+    "a file that is not there": ({}, (*TEXT[:-1], "texts.txt"), "texts.txt: No such file or directory"),
+    "texts that are no UTF-8": ({"texts.txt": b"A r\xe4sh"}, (*TEXT[:-1], "texts.txt"), "texts.txt: not UTF-8 at byte 3"),
+    "texts in half a JSON": ({"texts.json": b'["A rash."'}, (*TEXT[:-1], "texts.json"), "texts.json: JSONDecodeError"),
+    "a number for a text": ({"texts.json": b'["A rash.", 3]'}, (*TEXT[:-1], "texts.json"), "texts.json, 1, it is 3"),
+    "a text without words in JSON": ({"texts.json": b'[{"tokens": []}]'}, (*TEXT[:-1], "texts.json"), "texts.json, 0, tokens: empty"),
+    "a text beyond the encoder": ({}, (*TEXT[:-1], "word " * 600), "wordpieces, and the encoder takes 512; split the sentence that begins"),
+    "half a character": ({}, (*TEXT[:-1], "\udc80"), "text 1: '\\udc80'; it must be UTF-8"),
+    "no such format": ({}, (*TEXT, "--format", "pdf"), "argument --format: invalid choice: 'pdf'"),
+    "nothing to resume": ({}, ("--resume", "nowhere"), "--resume nowhere: no config.json there"),
+    "a run that came to its end": ({"run/metrics.json": b"{}"}, ("--resume", "run"), "--resume run: that run came to its end"),
+    "a resumed run with other settings": ({}, ("--resume", "run", "--epochs", "9"), "--epochs does not go with --resume"),
+    "half a checkpoint": ({"run/checkpoint.safetensors": b"x"}, ("--resume", "run"), "run/checkpoint.safetensors: not a checkpoint of this run"),
+    "a report of nothing": ({}, ("--report", "nowhere"), "nowhere: No such file or directory"),
+    "a report of a run without scores": ({}, ("--report", "run"), "run/metrics.json: No such file or directory"),
+    "a report of something else": ({"mine.json": b'[{"command": "ls"}]'}, ("--report", "mine.json"), "mine.json: KeyError"),
+    "a report of a command of yesterday": ({"mine.json": b'[{"command": "python train.py --glue 1"}]'}, ("--report", "mine.json"), "unrecognized arguments: --glue 1"),
+}  # fmt: skip
+
+
+def contents(folder):
+    """Every file below a folder, with what is in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("files, command, says", BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_a_bad_input_is_one_line_and_nothing_is_written(files, command, says, tmp_path, saved_run, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved_run, "run")
+    for name, content in (CORPUS | files).items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = content(path.read_bytes()) if callable(content) else content
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+    before = contents(tmp_path)
+    run = data.main if command[0] == "data" else train.main
+    assert run(list(command[command[0] == "data" :])) == 2
+    said = capsys.readouterr()
+    assert says in said.err and len(said.err.splitlines()) == 1 and not said.out
+    assert contents(tmp_path) == before
+
+
+def test_every_error_of_every_split_is_listed(tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([RECORD, RECORD | entity(start=7, end=9), 3]))
+    assert data.main(["--dataset", str(tmp_path)]) == 2
+    assert [line.split(": ")[0].replace(str(tmp_path), "") for line in capsys.readouterr().err.splitlines()] == [
+        f"/{name}.json, record {place}" for name in ("train", "dev", "test") for place in ("1, entities[0].start", "1, entities[0].end", "2, it is 3; it must be {\"tokens\"")]  # fmt: skip
+
+
+def test_the_card_counts_what_is_twice_and_what_an_encoder_cannot_read(tmp_path, saved_run, capsys):
+    twice = RECORD | {"entities": RECORD["entities"] * 2, "relations": RECORD["relations"] * 2}
+    long = {"tokens": ["a"] * 600, "entities": [{"type": "C", "start": 0, "end": 1}], "relations": []}
+    odd = {"tokens": ["a", "\u200b", "日"], "entities": [], "relations": []}  # one has no wordpiece, one no known character
+    for name, records in (("train", [RECORD, twice]), ("dev", [RECORD]), ("test", [long, odd])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(records))
+    assert data.main(["--dataset", str(tmp_path), "--encoder", str(saved_run)]) == 0
+    rows = {line[:40].strip(): line[40:].split() for line in capsys.readouterr().out.splitlines()}
+    assert rows["sentences that stood before"] == ["1", "1", "0", "2"]
+    assert rows["entities, relations given twice"] == ["3", "0", "0", "3"]
+    assert rows["of a type that train lacks"] == ["0", "0", "1", "1"]
+    assert rows["sentences of over 512 wordpieces"] == ["0", "0", "1", "1"] and rows["words read as [UNK]"] == ["0", "0", "2", "2"]
 
 
 # -- Scores ---------------------------------------------------------------------------------------------------------------
@@ -1895,7 +2164,7 @@ def test_the_tokenizer_of_a_random_encoder_is_learned_from_train_alone():
 
 def test_ade_is_reported_by_macro_average_and_the_others_by_micro():
     table = {"micro": {"f1": 1}, "macro": {"f1": 2}}
-    assert [train.average(train.Settings(dataset=name), table) for name in ("ade", "conll04", "ace05", "toy")] == [2, 1, 1, 1]
+    assert [table[train.averaged(train.Settings(dataset=name))]["f1"] for name in ("ade", "conll04", "ace05", "toy")] == [2, 1, 1, 1]
 
 
 def test_optimizer_has_two_rates_no_decay_for_biases_and_a_linear_schedule():
@@ -1943,26 +2212,18 @@ def test_spert_has_one_learning_rate():
     assert [train.settings_of(dataset="ade", model="spert", **given).head_lr for given in ({}, {"lr": 1e-4}, {"head_lr": 1.0})] == [5e-5, 1e-4, 1.0]
 
 
-def read_back(command):
-    """The settings that a recorded command line makes."""
-    words = shlex.split(command)
-    assert words[:2] == ["python", "train.py"]
-    flags = vars(train.parser_of().parse_args(words[2:]))
-    return train.settings_of(**{name: tuple(v) if isinstance(v, list) else v for name, v in flags.items() if v})
-
-
 def test_the_recorded_command_makes_the_same_run():
     for flags in (
         {}, {"dataset": "ade", "fold": 3}, {"model": "spert"}, {"dataset": "conll04", "model": "spert", "lr": 1e-4}, {"encoder": "my encoder"},
         {"ablate": ("local", "span-specific"), "project": True, "attention": "dot", "seed": 4, "hidden": 96, "head_lr": 1e-4},
     ):  # fmt: skip
         settings = train.settings_of(**flags)
-        assert read_back(train.command_of(settings)) == settings
+        assert train.settings_in(train.command_of(settings)) == settings
 
 
 def test_every_command_in_results_json_is_one_of_today():
     for run in json.loads((HERE / "results.json").read_text(encoding="utf-8")):
-        settings = read_back(run["command"])
+        settings = train.settings_in(run["command"])
         assert train.command_of(settings) == run["command"] and settings.seed == run["seed"]
         assert run["split"] == f"{settings.dataset}, {settings.eval_split}" and run["seconds"] > 0 and run["hardware"]
 
@@ -1972,6 +2233,262 @@ def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_pat
     assert result["entity"]["micro"]["gold"] == sum(len(s.entities) for s in data.toy().dev)
     with pytest.raises(DataError, match="--eval-split dev and --train-on-dev"):
         train.settings_of(eval_split="dev", train_on_dev=True)
+
+
+class Killed(Exception):
+    """What ends a run in these tests, wherever it is."""
+
+
+def stopped(settings, monkeypatch, name, at):
+    """Trains until `train.name` is called for the `at`-th time."""
+    calls, whole = itertools.count(1), getattr(train, name)
+
+    def killed(*given):
+        if next(calls) == at:
+            raise Killed
+        return whole(*given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(train, name, killed)
+        train.train(settings)
+
+
+@pytest.mark.parametrize("name, at", [("train_step", 1), ("write", 2), ("train_step", 12), ("measure", 2), ("checkpoint", 2), ("write", 8), ("measure", 4)])
+def test_a_resumed_run_comes_to_the_same_weights_bit_for_bit(tmp_path, small_toy, monkeypatch, name, at):
+    kept = ("model.safetensors", "predictions.json", "config.json", "tokenizer.json")
+    settings = {k: train.settings_of(epochs=3, device="cpu", output=str(tmp_path / k)) for k in ("whole", "cut")}
+    train.train(settings["whole"])
+    stopped(settings["cut"], monkeypatch, name, at)
+    result = train.resume(str(tmp_path / "cut"), {})
+    whole, cut = contents(tmp_path / "whole"), contents(tmp_path / "cut")
+    assert whole.keys() == cut.keys() and [whole[k] for k in kept if k != "config.json"] == [cut[k] for k in kept if k != "config.json"]
+    curves = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in files["history.jsonl"].splitlines()] for files in (whole, cut)]
+    assert curves[0] == curves[1] and len(curves[0]) == 3
+    assert result["best_epoch"] == json.loads(whole["metrics.json"])["best_epoch"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_and_resumed_is_the_uninterrupted_one(tmp_path):
+    given, rng = ("--epochs", 3, "--device", "cpu"), random.Random(6)
+    begun = time.time()
+    assert cli(*given, "--output", tmp_path / "whole").returncode == 0
+    seconds, whole = time.time() - begun, contents(tmp_path / "whole")
+    for k in range(int(os.environ.get("SPANREL_KILLS", 2))):
+        folder, start = tmp_path / f"cut{k}", [*given, "--output", tmp_path / f"cut{k}"]
+        while not (folder / "metrics.json").exists():  # killed again and again, until it is too late
+            going = subprocess.Popen([sys.executable, "train.py", *map(str, start)], cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                going.wait(rng.uniform(0.2, 1.2) * seconds)
+            except subprocess.TimeoutExpired:
+                going.kill()
+                going.wait()
+            if (folder / "config.json").exists():
+                start = ["--resume", folder]
+            elif folder.exists():  # it had not begun
+                shutil.rmtree(folder)
+        cut = contents(folder)
+        assert cut["model.safetensors"] == whole["model.safetensors"] and cut["predictions.json"] == whole["predictions.json"]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, small_toy, monkeypatch, capsys):
+    whole, calls = train.measure, itertools.count(1)
+
+    def measure(*given):
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(train, "measure", measure)
+    for at, kept in ((1, "no epoch was finished"), (4, "its last checkpoint is kept")):
+        folder = tmp_path / f"run {at}"
+        assert train.main(["--epochs", "3", "--output", str(folder)]) == 130
+        said = capsys.readouterr().err.splitlines()
+        assert said == [f"stopped {kept}; go on with: python train.py --resume '{folder}'"]
+    assert train.main(["--resume", str(folder)]) == 0 and (folder / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "checkpoint.safetensors", "history.jsonl", "metrics.json"])
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tmp_path, small_toy, monkeypatch, capsys, name):
+    folder, synced = tmp_path / "run", os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: full(number) if full.armed else synced(number))
+
+    def full(number):
+        if Path(f"/proc/self/fd/{number}").resolve().name == f"{name}.part":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    full.armed, whole, scores = False, train.checkpoint, train.measure
+
+    def checkpoint(*given):
+        whole(*given)
+        full.armed = True  # from the second epoch on
+
+    monkeypatch.setattr(train, "checkpoint", checkpoint)
+    rising = itertools.count()  # each epoch is better than the one before, so that its weights are written
+
+    def measure(run, encoded):
+        result, predicted = scores(run, encoded)
+        result["entity"]["micro"]["f1"] = next(rising)
+        return result, predicted
+
+    monkeypatch.setattr(train, "measure", measure)
+    assert train.main(["--epochs", "3", "--output", str(folder)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"{folder / name}: No space left on device; its last checkpoint is kept; go on with: python train.py --resume {folder}"]
+    assert not list(folder.glob("*.part"))
+    full.armed = False
+    monkeypatch.setattr(train, "checkpoint", whole)
+    assert train.main(["--resume", str(folder)]) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on a file's size, as of a full disk")
+def test_a_disk_that_is_full_at_once_is_one_line(tmp_path):
+    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)); sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
+    done = cli("--epochs", 1, "--output", tmp_path / "run", by=("-c", limited))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"{tmp_path}/run/model.safetensors: File too large; no epoch was finished; go on with")
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_sentences(tmp_path, small_toy, monkeypatch, capsys, what):
+    whole, steps = train.train_step, itertools.count(1)
+
+    def step(run, batch):
+        losses = whole(run, batch)
+        if next(steps) != 7:  # the second of the second epoch, of five each
+            return losses
+        seen.extend(example.encoded.sentence.id for example in batch.examples)
+        broken = losses[0] * math.nan
+        return (broken if what == "loss" else losses[0] + (broken - broken.detach()).nan_to_num(0), *losses[1:])
+
+    seen, good = [], []
+    monkeypatch.setattr(train, "train_step", step)
+    real = train.checkpoint
+    monkeypatch.setattr(train, "checkpoint", lambda path, *rest: (real(path, *rest), good.append(path.read_bytes())))
+    assert train.main(["--epochs", "3", "--output", str(tmp_path / "run")]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("epoch 2, step 2: the loss is ") and f"on the sentences {', '.join(seen)}; a lower --lr" in said and "nan" in said
+    assert "its last checkpoint is kept" in said and (tmp_path / "run" / train.CHECKPOINT).read_bytes() == good[-1] and len(good) == 1
+
+
+def test_what_is_never_predicted_and_what_has_no_gold_is_said_in_words():
+    a, b = Entity("A", 0, 1), Entity("B", 1, 12)
+    gold = [Sentence("1", ["w"] * 12, [a, b], [Relation("R", a, b)]), Sentence("2", ["w"] * 3, [a, Entity("A", 1, 2)], [Relation("R", a, Entity("A", 1, 2))])]
+    blank, settings = [Sentence(s.id, s.words) for s in gold], train.settings_of()
+    result = {**train.scores(gold, blank), "missed_relations": train.missed(gold, blank, 10)}
+    assert train.remarks(settings, result) == [
+        "relations missed: an argument is too wide 1, an argument missed or mistyped 1, the relation itself 0",
+        "never predicted, though test has some: entity A, B", "never predicted, though test has some: relation R"]  # fmt: skip
+    result = {**train.scores(blank, gold), "missed_relations": train.missed(blank, gold, 10)}
+    assert train.remarks(settings, result) == [f"test has no gold {what}: no recall, no F1 can be measured" for what in ("entity", "relation")]
+    assert "test has no gold entity" in train.final_table(settings, result)
+
+
+@given(both=scored(), width=st.integers(1, 5))
+def test_every_missed_relation_has_one_cause(both, width):
+    gold, predicted = both
+    causes = train.missed(gold, predicted, width)
+    table = train.scores(gold, predicted)["relation"]["strict"]["micro"]
+    assert sum(causes.values()) == table["gold"] - table["correct"] and causes.keys() == train.CAUSES.keys()
+    bare = train.missed(gold, [Sentence(s.id, s.words, s.entities) for s in gold], width)
+    assert bare["argument"] == 0 and bare["width"] == sum(max(e.end - e.start for e in (r.head, r.tail)) > width for s in gold for r in s.relations)
+
+
+def test_a_saved_run_is_safetensors_and_json_and_loads_without_pickle_or_network(saved_run, monkeypatch):
+    assert {path.suffix for path in saved_run.iterdir()} == {".safetensors", ".json"}
+
+    def forbidden(*given, **named):
+        raise AssertionError("a run must load without this")
+
+    for owner, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load"), (socket, "create_connection"), (socket.socket, "connect")):
+        monkeypatch.setattr(owner, name, forbidden)
+    assert len(train.load(saved_run, "cpu").predict(["A rash by aspirin."])) == 1
+
+
+def test_predictions_are_text_json_or_a_page(saved_run, tmp_path, capsys):
+    path = tmp_path / "texts.json"
+    path.write_text(json.dumps(["😀 Aspirin, then e\u0301 rash.", {"tokens": ["Aspirin", "rash"], "entities": [{"type": "Drug", "start": 0, "end": 1}], "relations": []}]))
+    told = {}
+    for form in train.FORMATS:
+        assert train.main(["--load", str(saved_run), "--predict", str(path), "A rash.", "--format", form]) == 0
+        told[form] = capsys.readouterr().out
+    first, second, third = json.loads(told["json"])
+    assert first["text"] == "😀 Aspirin, then e\u0301 rash." and first["tokens"][-2:] == ["rash", "."] and second["orig_id"] == "texts.json:1"
+    for record in (first, second, third):
+        assert data.faults(record) == []
+        for e in record["entities"]:
+            words = record["tokens"][e["start"] : e["end"]]
+            assert record["text"][slice(*e["chars"])].split() == " ".join(words).split() or "".join(words) in record["text"][slice(*e["chars"])].replace(" ", "")
+            assert 0 < e["score"] <= 1
+    assert told["html"].count("<svg") == 3 and told["html"].startswith("<!doctype html>") and told["text"].count("\n\n") == 2
+    marks = {line[2] for line in told["text"].split("\n\n")[1].splitlines()[1:]}
+    assert marks and marks <= set("=+-")  # gold is known for the second alone
+
+
+def test_evaluate_shows_the_whole_split_with_its_gold(saved_run, small_toy, capsys):
+    for form, says in (("text", "toy, test, micro"), ("html", "- missed, dotted"), ("json", '"orig_id"')):
+        assert train.main(["--load", str(saved_run), "--evaluate", "--format", form]) == 0
+        assert says in capsys.readouterr().out
+
+
+def test_the_report_has_the_papers_figures_beside_the_mean_of_ones_own(tmp_path, small_toy, capsys):
+    for seed in (0, 1):
+        train.train(train.settings_of(seed=seed, epochs=2, output=str(tmp_path / f"run{seed}")))
+    prf = {"p": 80.0, "r": 90.0, "f1": 84.7}
+    record = lambda k, fold: {"command": f"python train.py --dataset ade --fold {fold} --encoder mine --model spert",
+                              "entity": {"micro": prf, "macro": {**prf, "f1": k}}, "relation": {"strict": {"micro": prf, "macro": prf}}}  # fmt: skip  # noqa: E731
+    (tmp_path / "mine.json").write_text(json.dumps([record(80, 0), record(90, 3)]))
+    capsys.readouterr()
+    assert train.main(["--report", *(str(tmp_path / name) for name in ("run0", "run1", "mine.json"))]) == 0
+    told = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
+    assert ["ade", "spert", "88.99 / 89.59 / 89.28", "77.77 / 79.96 / 78.84", "80.00 / 90.00 / 85.00 ± 7.07", "80.00 / 90.00 / 84.70 ± 0.00", "2", "mine",
+            "20", "`python train.py --dataset ade --encoder mine --model spert`"] in lines  # fmt: skip
+    assert ["conll04", "Multi-turn QA", "89.0 / 86.6 / 87.8", "69.2 / 68.2 / 68.9", "", "", "0", "", "", ""] in lines and "68.7" in told
+    runs = [json.loads((tmp_path / f"run{seed}/metrics.json").read_text())["entity"]["micro"]["f1"] for seed in (0, 1)]
+    (toy,) = [cells for cells in lines if cells[:3] == ["toy", "multihead", ""] and cells[6:9] == ["2", "tiny", "2"] and " / " in cells[4]]
+    assert toy[4].endswith(f"{statistics.mean(runs):.2f} ± {statistics.stdev(runs):.2f}") and toy[9] == "`python train.py --epochs 2`"
+    missing = [line for line in told.splitlines() if line.startswith("Missing: ")]
+    assert len(missing) == 4 and "`python train.py --dataset conll04 --attention dot`" in missing[1]
+    assert "`python train.py --dataset ade --encoder mine --model spert --fold 4`" in missing[0] and "spert --fold 3`" not in missing[0]
+    assert "`python train.py --dataset ace05 --eval-split dev --ablate local relation-sentence`" in missing[3]
+    sums = [json.loads((tmp_path / f"run{seed}/metrics.json").read_text())["missed_relations"] for seed in (0, 1)]
+    assert f"| `python train.py --epochs 2` | 2 | 0 (0 %) | {sums[0]['argument'] + sums[1]['argument']} (" in told
+
+
+def test_every_missing_command_of_a_report_fills_its_cell():
+    for number, tables in train.PRINTED.items():
+        for dataset, models in tables.items():
+            for label, printed in models.items():
+                assert len(printed.split()) in (2, 6)
+                for command in train.command_for(number, dataset, label):
+                    run = train.settings_in(command.strip("`"))
+                    cells = train.belonging(number, {command: [(run, {})]})
+                    assert cells[dataset, label] == [(command, [(run, {})], "")]
+
+
+def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):
+    assert train.main(["--report", str(HERE / "results.json")]) == 0
+    told = capsys.readouterr().out
+    assert re.findall(r"\*\*Table (\d)\*\*", told) == ["1", "2", "3", "4"] and "| toy span | multihead span-specific |" in told
+
+
+def test_help_fits_two_screens():
+    lines = train.parser_of().format_help().splitlines()
+    assert len(lines) <= 2 * 40 and max(map(len, lines)) <= 128
+    flags = [f for kind in (train.Settings, Config) for f in dataclasses.fields(kind) if f.metadata]
+    for f in flags:  # each with its default, unless that is nothing
+        told = train.help_of(f)
+        assert f"default: {f.default}" in told or f.default in (False, "", ())
+
+
+def test_the_readmes_corpus_trains_and_predicts(tmp_path, capsys):
+    (written,) = re.findall(r"```json\n(.*?)```", (HERE / "README.md").read_text(encoding="utf-8"), re.S)
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.json").write_text(written, encoding="utf-8")
+    assert len(json.loads(written)) == 3 and data.main(["--dataset", str(tmp_path)]) == 0
+    flags = re.search(r"python train.py --dataset mine (.*) --output runs/mine", (HERE / "README.md").read_text(encoding="utf-8"))[1]
+    assert train.main(["--dataset", str(tmp_path), *flags.split(), "--output", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["relation"]["strict"]["micro"]["f1"] == 100
 
 
 @pytest.mark.slow
@@ -2014,7 +2531,7 @@ def test_benchmark_sets_the_model_beside_its_encoder(tmp_path, capsys, small_toy
     assert cost["prediction"]["sentences"] == len(data.toy().test) and cost["reading"] > 0
     assert [(row["wordpieces"], row["entities"], row["pairs"]) for row in cost["growth"]] == [(20, 2, 2), (40, 2, 2), (40, 200, 39800)]
     assert train.main(given) == 2 and "cost.json: with --benchmark it is a new file" in capsys.readouterr().err
-    assert train.main(["--benchmark", "--load", "run", "--evaluate"]) == 2 and "leave out --load" in capsys.readouterr().err
+    assert train.main(["--benchmark", "--load", "run", "--evaluate"]) == 2 and "--benchmark does not go with --load" in capsys.readouterr().err
 
 
 def test_benchmark_predicts_with_the_gold_entities_whatever_the_model_says(monkeypatch):

@@ -189,7 +189,7 @@ class Run:
         write(folder / "model.safetensors", save(contiguous(self.model.state_dict())))
 
     def describe(self, folder: Path):
-        """Writes all of it but the weights, from which `resume` can make a run anew."""
+        """Writes all of it but the weights, config.json last: where that is, a run can be resumed."""
         self.tokenizer.save_pretrained(folder)
         described = {
             "settings": dataclasses.asdict(self.settings),
@@ -401,7 +401,7 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
         torch.manual_seed(settings.seed + RANK)  # a dropout of its own
     folder = Path(resumed) if resumed else gathered(None if RANK else new_folder(settings))[0]
     with resumable(folder):
-        if RANK == 0:
+        if RANK == 0 and not resumed:
             run.describe(folder)
         best = fit(run, splits["train"], splits["dev"], folder)
         gathered("written")  # none reads before that
@@ -886,8 +886,9 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
     with data.reading(where, "what a run writes at its end, or a list of such records as results.json is"):
         found = json.loads(data.text_of(where))
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
-        for settings, record in runs:
-            figure([(settings, record)], "", "entity", "f1"), figure([(settings, record)], "", "relation", "f1")
+        for settings, record in runs:  # what is not there is told now
+            for table in (record["entity"], record["relation"]["strict"]):
+                {name: table[averaged(settings)][name] for name in ("p", "r", "f1")}
     return runs
 
 
@@ -939,14 +940,14 @@ def command_for(number: int, dataset: str, label: str) -> list[str]:
 
 
 def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
-    """Mean ± standard deviation of a figure over runs; a dash where it is 0 in all of them, as where there is no gold."""
+    """Mean ± standard deviation of a figure over runs; a dash where there is no gold to measure it by."""
     values = []
     for settings, record in runs:
-        table = (record["phenomena"][part] if part else record)[what]
-        table = table["strict"] if what == "relation" else table
-        values.append((table["micro"] if part else table[averaged(settings)])[name])
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else ""
-    return f"{statistics.mean(values):.2f}{spread}" if any(values) else "–"
+        table = (record["phenomena"][part] if part else record).get(what)
+        if not table or not (table := table["strict"] if what == "relation" else table)["micro"].get("gold", 1):
+            return "–"
+        values.append(table["micro" if part else averaged(settings)][name])
+    return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else "")
 
 
 def missed_table(groups: dict) -> str:
@@ -978,7 +979,7 @@ def parser_of() -> argparse.ArgumentParser:
     shape = lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)
     parser = argparse.ArgumentParser(usage=usage, description=__doc__, formatter_class=shape, allow_abbrev=False,
                                      argument_default=argparse.SUPPRESS)  # fmt: skip
-    parser.error = refuse
+    parser.error = data.refuse
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run that is to be used")
     saved.add_argument("--predict", metavar="TEXT", nargs="+", help="with --load: texts, or files of them, a sentence a line or JSON")
@@ -993,11 +994,6 @@ def parser_of() -> argparse.ArgumentParser:
             if f.metadata:
                 group.add_argument("--" + f.name.replace("_", "-"), help=help_of(f), **shape_of(f))
     return parser
-
-
-def refuse(message: str):
-    """What argparse finds wrong, as one line."""
-    raise DataError(f"{message}; python train.py --help lists the flags")
 
 
 def help_of(f: dataclasses.Field) -> str:
