@@ -91,7 +91,7 @@ class Sentence:
         scored = lambda item: {} if item.score is None else {"score": item.score}
         return {
             "tokens": self.words,
-            "entities": [{"type": e.type, "start": e.start, "end": e.end, "chars": self.chars(e), **scored(e)} for e in self.entities],
+            "entities": [{"type": e.type, "start": e.start, "end": e.end, "chars": [*self.chars(e)], **scored(e)} for e in self.entities],
             "relations": [{"type": r.type, "head": at[r.head], "tail": at[r.tail], **scored(r)} for r in self.relations],
             "text": self.text,
             "orig_id": self.id,
@@ -372,7 +372,7 @@ def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
 
 def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
     """One document a line. Offsets count the words of the document, the last word included."""
-    form = "doc_key, sentences, ner [start, end, type] or [start, end, type, head start, head end], relations [start, end, start, end, type]"
+    form = "doc_key, sentences, ner [start, end, type] or [… head start, head end], relations [start, end, start, end, type]"
     sentences = []
     for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
         with reading(f"{where}, line {number}", form):
@@ -400,7 +400,7 @@ def ace05_entity(start, end, kind, head_start=None, head_end=None, *, shift: int
 
 def read_folder(folder: Path) -> Corpus:
     """A corpus of one's own: a folder with train.json, dev.json and test.json in SpERT's form."""
-    if len(folder.name) > 255 or not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"--dataset {str(folder)[:200]}: neither {', '.join(DATASETS)} nor a folder")
     return Corpus(folder.resolve().name, *every(read_json, splits_in(folder, "a corpus is train.json, dev.json and test.json")))
 
@@ -444,10 +444,10 @@ def faults(record) -> list[str]:
     """All that is wrong with a record of SpERT's JSON: the field, what stands there, and what would be right."""
     if type(record) is not dict:
         return [f"it is {shown(record)}; it must be {FORM}"]
-    parts = [record.get(name) for name in ("tokens", "entities", "relations")]
-    if lacking := [(name, part) for name, part in zip(("tokens", "entities", "relations"), parts) if type(part) is not list]:
-        return [f"{name}: {shown(part)}; must be a list" for name, part in lacking]
-    words, entities, relations = parts
+    parts = {name: record.get(name) for name in ("tokens", "entities", "relations")}
+    if wrong := [f"{name}: {shown(part)}; must be a list" for name, part in parts.items() if type(part) is not list]:
+        return wrong
+    words, entities, relations = parts.values()
     spans = [[e.get(name) for name in ("type", "start", "end")] if type(e) is dict else k for k, e in enumerate(entities)]
     wrong = [] if words else ["tokens: empty; a sentence has a word at least"]
     wrong += [f"tokens[{k}]: {shown(word)}; must be a word" for k, word in enumerate(words) if not is_name(word)]
@@ -494,18 +494,17 @@ def read_texts(given: list[str]) -> list[tuple[Sentence, Sentence | None]]:
 
 def read_text(text: str, id: str) -> list[tuple[Sentence, Sentence | None]]:
     """The sentences of one text or file, whose name may be mistyped: what ends like a file's is one."""
-    path = Path(text)
-    if not re.fullmatch(r"\S+\.(txt|json)", text) and not (len(path.name) < 256 and path.is_file()):
+    if not os.path.isfile(text) and not re.fullmatch(r"\S+\.(txt|json)", text):
         return [given_sentence(text, id, id)]
-    numbered = records_of(path) if path.suffix == ".json" else enumerate(text_of(path).splitlines(), 1)
-    lines = [line for line in numbered if line[1] or path.suffix == ".json"]
-    return every(lambda line: given_sentence(line[1], f"{path.name}:{line[0]}", f"{path}, {line[0]}"), lines)
+    path, lines = Path(text), lambda: [line for line in enumerate(text_of(path).splitlines(), 1) if line[1].strip()]
+    items = records_of(path) if path.suffix == ".json" else lines()
+    return every(lambda item: given_sentence(item[1], f"{path.name}:{item[0]}", f"{path}, {item[0]}"), items)
 
 
 def given_sentence(record, id: str, where: str) -> tuple[Sentence, Sentence | None]:
     """A sentence and its gold from a text, a list of words, or a record."""
     if isinstance(record, str):
-        if re.search("[\ud800-\udfff]", record):
+        if record and not is_name(record):
             raise DataError(f"{where}: {shown(record)}; it must be UTF-8")
         return Sentence.from_text(record, id), None
     record = {"tokens": record} if type(record) is list else record
@@ -870,7 +869,8 @@ def lanes(items: list[tuple]) -> list[tuple]:
         at = max(0, min(a, b, WIDE - 7 * len(label)))
         room = min(a, b, at) - 3, max(a, b, at + 7 * len(label)) + 3
         lane = next((k for k, others in enumerate(taken) if all(room[1] <= c or d <= room[0] for c, d in others)), len(taken))
-        taken[lane:] = [*taken[lane:], []] if lane == len(taken) else taken[lane:]
+        if lane == len(taken):
+            taken.append([])
         taken[lane].append(room)
         placed.append((lane, label, at, a, b, mark, item, *rest))
     return placed

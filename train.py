@@ -258,7 +258,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
 
     folder, device = Path(folder), device_of(device)
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        if len(folder.name) > 255 or not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise DataError(f"{str(folder)[:200]}: {name} is not there; a run folder is what `python train.py` writes")
     try:
         settings, described = described_in(folder)
@@ -518,7 +518,7 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
         line = {"epoch": sampling.epoch, **train_epoch(run, batches, sampling, optimizer, schedule)}
         if dev:
             result, _ = measure(run, dev)
-            line |= {"entity_f1": result["entity"][averaged(settings)]["f1"], "relation_f1": result["relation"]["strict"][averaged(settings)]["f1"]}
+            line |= {f"{what}_f1": table[averaged(settings)]["f1"] for what, table in tables_of(result).items()}
         score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         history.append({**line, "seconds": time.time() - begun})
@@ -574,6 +574,11 @@ def sampling_of(settings: Settings) -> Sampling:
     """How the settings draw negatives, before the first epoch."""
     count = settings.negative_count or None
     return Sampling(settings.config.max_width, settings.negative_rate, count, settings.pairs_among, settings.seed)
+
+
+def tables_of(result: dict) -> dict[str, dict]:
+    """The two tables by which the paper is scored: entities, and relations with their arguments' types."""
+    return {"entity": result["entity"], "relation": result["relation"]["strict"]}
 
 
 def averaged(settings: Settings) -> str:
@@ -809,7 +814,8 @@ def cost_table(result: dict) -> str:
 
 # What the paper prints, by table, dataset and model: entity P, R, F1, then relation P, R, F1; or both F1.
 PRINTED = {
-    1: {"ace05": {"Multi-turn QA": "84.7 84.9 84.8 64.8 56.2 60.2", "DyGIE": "88.4 63.2", "multihead": "89.32 89.86 89.59 71.22 60.19 65.24"},
+    1: {"ace05": {"Multi-turn QA": "84.7 84.9 84.8 64.8 56.2 60.2", "DyGIE": "88.4 63.2",
+                  "multihead": "89.32 89.86 89.59 71.22 60.19 65.24"},
         "conll04": {"Multi-turn QA": "89.0 86.6 87.8 69.2 68.2 68.9", "spert": "88.25 89.64 88.94 73.04 70.00 71.47",
                     "multihead": "90.11 90.36 90.23 76.96 71.88 74.33"},
         "ade": {"Relation-Metric": "86.16 88.08 87.11 77.36 77.25 77.29", "spert": "88.99 89.59 89.28 77.77 79.96 78.84",
@@ -850,7 +856,8 @@ def final_table(settings: Settings, result: dict) -> str:
     there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)
     cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))
     head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
-    return "\n".join([head, *(f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows), *remarks(settings, result)])
+    lines = [f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows]
+    return "\n".join([head, *lines, *remarks(settings, result)])
 
 
 def halves(printed: str) -> tuple[list[str], list[str]]:
@@ -863,7 +870,7 @@ def remarks(settings: Settings, result: dict) -> list[str]:
     """In words: why relations were missed, types never predicted, and scores that say nothing since there is no gold."""
     why = ", ".join(f"{CAUSES[cause]} {count}" for cause, count in result["missed_relations"].items())
     lines = [f"relations missed: {why}"] if any(result["missed_relations"].values()) else []
-    for what, table in ("entity", result["entity"]), ("relation", result["relation"]["strict"]):
+    for what, table in tables_of(result).items():
         if not table["micro"]["gold"]:
             lines.append(f"{settings.eval_split} has no gold {what}: no recall, no F1 can be measured")
         if never := [kind for kind, part in table["by_type"].items() if part["gold"] and not part["predicted"]]:
@@ -887,7 +894,7 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
         found = json.loads(data.text_of(where))
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
         for settings, record in runs:  # what is not there is told now
-            for table in (record["entity"], record["relation"]["strict"]):
+            for table in tables_of(record).values():
                 {name: table[averaged(settings)][name] for name in ("p", "r", "f1")}
     return runs
 
@@ -918,8 +925,8 @@ def report_table(number: int, groups: dict) -> str:
         for command, runs, part in found:
             names = ("p", "r", "f1") if number == 1 and not part else ("f1",)
             ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
-            lines.append([dataset, label, *paper, *ours, str(len(runs)), runs[0][0].encoder, str(runs[0][0].epochs), f"`{command}`"])
-            done = {settings.fold for settings, _ in runs}
+            same, done = runs[0][0], {settings.fold for settings, _ in runs}
+            lines.append([dataset, label, *paper, *ours, str(len(runs)), same.encoder, str(same.epochs), f"`{command}`"])
             missing += [f"`{command} --fold {k}`" for k in range(10) if dataset == "ade" and k not in done]
         if not found:
             lines.append([dataset, label, *paper, "", "", "0", "", "", ""])
@@ -943,8 +950,8 @@ def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
     """Mean ± standard deviation of a figure over runs; a dash where there is no gold to measure it by."""
     values = []
     for settings, record in runs:
-        table = (record["phenomena"][part] if part else record).get(what)
-        if not table or not (table := table["strict"] if what == "relation" else table)["micro"].get("gold", 1):
+        table = tables_of(record["phenomena"][part] if part else record)[what]
+        if not table["micro"] or not table["micro"].get("gold", 1):
             return "–"
         values.append(table["micro" if part else averaged(settings)][name])
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else "")
@@ -987,7 +994,7 @@ def parser_of() -> argparse.ArgumentParser:
     saved.add_argument("--format", choices=FORMATS, metavar="NAME", help=f"of predicted sentences: {', '.join(FORMATS)} (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
     saved.add_argument("--report", metavar="RUN", nargs="+", help="runs, or results.json, beside the paper's Tables 1 to 4")
-    saved.add_argument("--benchmark", action="store_true", help="a new model's time and memory beside its encoder's; --output: a new JSON file")
+    saved.add_argument("--benchmark", action="store_true", help="time and memory beside the encoder's alone; --output: a new JSON file")
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
         for f in dataclasses.fields(kind):
