@@ -432,12 +432,12 @@ def sentence_of(record, id: str, where: str) -> Sentence:
 
 def shown(value) -> str:
     """What stands in a file, short enough for a line, in ASCII."""
-    return "missing" if value is None else textwrap.shorten(ascii(value), 60, placeholder=" …") or "blank"
+    return "missing or null" if value is None else textwrap.shorten(ascii(value), 60, placeholder=" …") or "blank"
 
 
 def is_name(value) -> bool:
-    """Whether it is text that is not empty and has no half of a character (a lone surrogate)."""
-    return isinstance(value, str) and value != "" and not re.search("[\ud800-\udfff]", value)
+    """Whether it is text that is not blank and has no half of a character (a lone surrogate)."""
+    return isinstance(value, str) and value.strip() != "" and not re.search("[\ud800-\udfff]", value)
 
 
 def faults(record) -> list[str]:
@@ -472,7 +472,7 @@ def faults_of(where: str, item, ranges: dict[str, tuple[int, int]], what: str) -
     wrong = [] if is_name(item.get("type")) else [f"{where}.type: {shown(item.get('type'))}; must be a name"]
     for name, (low, high) in ranges.items():
         if type(item.get(name)) is not int or not low <= item[name] <= high:
-            must = f"must be from {low} to {high}" if low <= high else "can be nothing"
+            must = f"must be an integer from {low} to {high}" if low <= high else "can be nothing"
             wrong.append(f"{where}.{name}: {shown(item.get(name))}; {must}, since there are {what}")
     return wrong
 
@@ -494,17 +494,17 @@ def read_texts(given: list[str]) -> list[tuple[Sentence, Sentence | None]]:
 
 def read_text(text: str, id: str) -> list[tuple[Sentence, Sentence | None]]:
     """The sentences of one text or file, whose name may be mistyped: what ends like a file's is one."""
-    if not os.path.isfile(text) and not re.fullmatch(r"\S+\.(txt|json)", text):
+    if not os.path.exists(text) and not re.fullmatch(r"\S+\.(txt|json)", text):
         return [given_sentence(text, id, id)]
     path, lines = Path(text), lambda: [line for line in enumerate(text_of(path).splitlines(), 1) if line[1].strip()]
-    items = records_of(path) if path.suffix == ".json" else lines()
+    items = records_of(path) if path.suffix.lower() == ".json" else lines()
     return every(lambda item: given_sentence(item[1], f"{path.name}:{item[0]}", f"{path}, {item[0]}"), items)
 
 
 def given_sentence(record, id: str, where: str) -> tuple[Sentence, Sentence | None]:
     """A sentence and its gold from a text, a list of words, or a record."""
     if isinstance(record, str):
-        if record and not is_name(record):
+        if record.strip() and not is_name(record):
             raise DataError(f"{where}: {shown(record)}; it must be UTF-8")
         return Sentence.from_text(record, id), None
     record = {"tokens": record} if type(record) is list else record
@@ -575,7 +575,7 @@ def locate_encoder(name: str) -> str:
         raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
     except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
         raise DataError(f"--encoder {name} is not here and could not be fetched ({one_line(error)}): give the folder of a copy with "
-                        "--encoder FOLDER, or start without it: python train.py") from None
+                        "--encoder FOLDER, or train one of random weights: --encoder tiny, tiny-1, tiny-2 or base") from None
 
 
 def pretrained_tokenizer(encoder: str):
@@ -818,7 +818,8 @@ def told(sentence: Sentence, item: Entity | Relation) -> str:
 
 
 CELL, WIDE = 8, 800  # pixels: a character of a word, a row of words
-HUES = ("#f2c744", "#7cc7f0", "#8fd3a8", "#f0a68c", "#c9b6ec", "#d9d36a", "#b8c4cc", "#e8b4d4")  # of types; colour-blind eyes tell them
+HUES = ("#f2c744", "#7cc7f0", "#8fd3a8", "#f0a68c", "#c9b6ec", "#d9d36a", "#b8c4cc", "#e8b4d4")  # colour-blind eyes tell them apart
+HUE_OF: dict[str, str] = {}  # of the types, in the order in which they are first shown
 
 
 def picture(sentence: Sentence, gold: Sentence | None = None) -> str:
@@ -881,7 +882,7 @@ def picture_row(sentence: Sentence, words: list, under: list, over: list) -> tup
     arcs, brackets = lanes(sorted(over, key=lambda arc: abs(arc[1] - arc[0]))), lanes(under)
     base, parts = 22 + 18 * (1 + max((lane for lane, *_ in arcs), default=-1)), []
     for lane, label, at, a, b, mark, entity in brackets:
-        y, hue = base + 6 + 18 * lane, HUES[sum(entity.type.encode()) % len(HUES)]
+        y, hue = base + 6 + 18 * lane, HUE_OF.setdefault(entity.type, HUES[len(HUE_OF) % len(HUES)])
         ground = f'<rect x="{a}" y="{base - 13}" width="{b - a}" height="17" fill="{hue}" fill-opacity=".6"/>'
         parts.append(labelled(told(sentence, entity), f"M{a},{y - 3}V{y}H{b}V{y - 3}", mark, label, at, y + 10, ground))
     for lane, label, at, a, b, mark, relation, leaves, arrives in arcs:
@@ -980,6 +981,7 @@ def refuse(message: str):
 
 def command_line(action) -> int:
     """Runs what a command line asks for; the exit status is 0, or 2 after one line on what is wrong."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no é prints \\xe9
     try:
         action()

@@ -1473,14 +1473,15 @@ def relation(**change):
 WRONG = {  # what is changed in RECORD: the field that is named
     "no words": ({"tokens": []}, "tokens: empty"),
     "a text for words": ({"tokens": "ab"}, "tokens: 'ab'; must be a list"),
-    "no tokens": ({"tokens": None}, "tokens: missing"),
+    "no tokens": ({"tokens": None}, "tokens: missing or null"),
+    "a blank word": ({"tokens": ["a", " "]}, "tokens[1]: blank; must be a word"),
     "an empty word": ({"tokens": ["a", ""]}, "tokens[1]: ''; must be a word"),
     "a number for a word": ({"tokens": ["a", 7]}, "tokens[1]: 7"),
     "half a character": ({"tokens": ["a", "\ud800"]}, "tokens[1]: '\\ud800'"),
     "no entities": ({"entities": None}, "entities: missing"),
     "an object for entities": ({"entities": {}}, "entities: {}; must be a list"),
     "a number for an entity": ({"entities": [3], "relations": []}, 'entities[0]: 3; must be {"type", "start", "end"}'),
-    "end beyond the words": (entity(end=3), "entities[0].end: 3; must be from 1 to 2, since there are 2 words"),
+    "end beyond the words": (entity(end=3), "entities[0].end: 3; must be an integer from 1 to 2, since there are 2 words"),
     "end at start": (entity(start=1, end=1), "entities[0].end: 1; must be beyond start, 1"),
     "a negative start": (entity(start=-1), "entities[0].start: -1"),
     "a start that is no integer": (entity(start=0.0), "entities[0].start: 0.0"),
@@ -1491,7 +1492,7 @@ WRONG = {  # what is changed in RECORD: the field that is named
     "no type": (entity(type=None), "entities[0].type: missing"),
     "a list for a type": (entity(type=["A"]), "entities[0].type: ['A']"),
     "no relations": ({"relations": None}, "relations: missing"),
-    "a tail beyond the entities": (relation(tail=2), "relations[0].tail: 2; must be from 0 to 1, since there are 2 entities"),
+    "a tail beyond the entities": (relation(tail=2), "relations[0].tail: 2; must be an integer from 0 to 1, since there are 2 entities"),
     "a head that is true": (relation(head=True), "relations[0].head: True"),
     "no entity to join": ({"entities": []}, "relations[0].head: 0; can be nothing, since there are 0 entities"),
     "head = tail": (relation(head=1), "relations[0]: joins an entity with itself"),
@@ -1642,13 +1643,13 @@ def test_a_page_is_one_ascii_file_in_which_nothing_of_the_text_is_markup():
 
 
 def test_texts_to_predict_come_from_arguments_lines_and_json(tmp_path):
-    lines, records = tmp_path / "lines.txt", tmp_path / "records.json"
+    lines, records = tmp_path / "lines.text", tmp_path / "records.JSON"
     lines.write_text("\ufeffA rash.\n\nNo 😀 rash.\n", encoding="utf-8")
     records.write_text(json.dumps(["A rash.", ["A", "rash"], RECORD, {"tokens": ["x"]}]))
     pairs = data.read_texts(["A rash.", str(lines), str(records)])
     assert [s.words for s, _ in pairs] == [["A", "rash", "."], ["A", "rash", "."], ["No", "😀", "rash", "."], ["A", "rash", "."],
                                            ["A", "rash"], ["a", "b"], ["x"]]  # fmt: skip
-    assert [s.id for s, _ in pairs] == ["text 1", "lines.txt:1", "lines.txt:3"] + [f"records.json:{k}" for k in range(4)]
+    assert [s.id for s, _ in pairs] == ["text 1", "lines.text:1", "lines.text:3"] + [f"records.JSON:{k}" for k in range(4)]
     assert [gold is not None for _, gold in pairs] == [False] * 5 + [True, False]
 
 
@@ -1842,6 +1843,7 @@ BAD_INPUTS = {  # files beside a good corpus and a good run, the command, and wh
     "no types": (changed("config.json", relation_types=None), TEXT, "run: not a whole run: TypeError"),
     "a setting that there is not": (changed("config.json", settings={"config": {"ablate": [], "glue": 1}}), TEXT, "run: not a whole run: TypeError"),
     "a file that is not there": ({}, (*TEXT[:-1], "texts.txt"), "texts.txt: No such file or directory"),
+    "a folder of texts": ({}, (*TEXT[:-1], "mine"), "mine: Is a directory"),
     "texts that are no UTF-8": ({"texts.txt": b"A r\xe4sh"}, (*TEXT[:-1], "texts.txt"), "texts.txt: not UTF-8 at byte 3"),
     "texts in half a JSON": ({"texts.json": b'["A rash."'}, (*TEXT[:-1], "texts.json"), "texts.json: JSONDecodeError"),
     "a number for a text": ({"texts.json": b'["A rash.", 3]'}, (*TEXT[:-1], "texts.json"), "texts.json, 1, it is 3"),
@@ -2290,6 +2292,17 @@ def test_a_run_killed_at_random_moments_and_resumed_is_the_uninterrupted_one(tmp
         assert cut["model.safetensors"] == whole["model.safetensors"] and cut["predictions.json"] == whole["predictions.json"]
 
 
+def test_a_run_does_not_go_on_with_another_corpus(tmp_path, small_toy, monkeypatch, capsys):
+    settings = train.settings_of(epochs=3, device="cpu", output=str(tmp_path / "run"))
+    stopped(settings, monkeypatch, "checkpoint", 3)
+    SMALL.dev[0].entities, kept = [], SMALL.dev[0].entities
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    SMALL.dev[0].entities = kept
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "the corpus has changed since); move it away" in said and "go on with" not in said
+    assert train.resume(str(tmp_path / "run"), {})["seconds"] > sum(line["seconds"] for line in train.history_in(tmp_path / "run"))
+
+
 def test_ctrl_c_says_how_to_go_on(tmp_path, small_toy, monkeypatch, capsys):
     whole, calls = train.measure, itertools.count(1)
 
@@ -2438,7 +2451,7 @@ def test_the_report_has_the_papers_figures_beside_the_mean_of_ones_own(tmp_path,
                               "entity": {"micro": prf, "macro": {**prf, "f1": k}}, "relation": {"strict": {"micro": prf, "macro": prf}}}  # fmt: skip  # noqa: E731
     (tmp_path / "mine.json").write_text(json.dumps([record(80, 0), record(90, 3)]))
     capsys.readouterr()
-    assert train.main(["--report", *(str(tmp_path / name) for name in ("run0", "run1", "mine.json"))]) == 0
+    assert train.main(["--report", *(str(tmp_path / name) for name in ("run0", "run1", "mine.json", "run0/"))]) == 0  # twice is once
     told = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
     assert ["ade", "spert", "88.99 / 89.59 / 89.28", "77.77 / 79.96 / 78.84", "80.00 / 90.00 / 85.00 ± 7.07", "80.00 / 90.00 / 84.70 ± 0.00", "2", "mine",

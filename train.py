@@ -14,6 +14,7 @@ import argparse
 import atexit
 import ctypes
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -395,7 +396,7 @@ def begin(settings: Settings) -> tuple[Run, dict[str, list[data.Encoded]]]:
 
 def train(settings: Settings, resumed: str | None = None) -> dict:
     """One whole run, or the rest of one: trains, scores, writes the run folder; returns what metrics.json holds."""
-    begun = time.time()
+    begun = time.time() - (sum(line["seconds"] for line in history_in(Path(resumed))) if resumed else 0)
     run, splits = begin(settings)
     if RANK:
         torch.manual_seed(settings.seed + RANK)  # a dropout of its own
@@ -423,11 +424,23 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
     return result
 
 
+def history_in(folder: Path) -> list[dict]:
+    """The epochs of a run so far."""
+    path = folder / "history.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+class NotResumable(DataError):
+    """A checkpoint and what is to go on with it do not fit."""
+
+
 @contextmanager
 def resumable(folder: Path):
     """Whatever ends a run before its end is told with what was kept, and how to go on."""
     try:
         yield
+    except NotResumable:
+        raise
     except (KeyboardInterrupt, DataError) as error:
         kept = "its last checkpoint is kept" if (folder / CHECKPOINT).exists() else "no epoch was finished"
         said = f"{error}; {kept}; go on with: python train.py --resume {shlex.quote(str(folder))}"
@@ -511,7 +524,8 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
     of the last one where there is no dev [L14]. Returns that epoch."""
     settings, sampling = run.settings, sampling_of(run.settings)
     optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
-    history, best = restore(folder / CHECKPOINT, run, optimizer, schedule)
+    corpus = hashlib.sha256(json.dumps([e.sentence.to_json() for e in train + dev]).encode()).hexdigest()
+    history, best = restore(folder / CHECKPOINT, run, optimizer, schedule, corpus)
     for sampling.epoch in range(len(history) + 1, settings.epochs + 1):
         begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
         batches = data.batches_of(train, settings.batch_size, rng)
@@ -527,31 +541,33 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
             write(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
             if better:
                 run.save(folder)
-        checkpoint(folder / CHECKPOINT, run, optimizer, schedule, history, best)
+        checkpoint(folder / CHECKPOINT, run, optimizer, schedule, {"corpus": corpus, "history": history, "best": best})
     return best[1]
 
 
 CHECKPOINT = "checkpoint.safetensors"  # there while a run is on its way
 
 
-def checkpoint(path: Path, run: Run, optimizer, schedule, history: list[dict], best: tuple[float, int]):
+def checkpoint(path: Path, run: Run, optimizer, schedule, described: dict):
     """Writes all that the coming epochs depend on, as one file: weights, optimizer, schedule, and each process's random states."""
     kept, states = optimizer.state_dict(), gathered(random_states(run.device))
     tensors = {f"model.{name}": weight for name, weight in run.model.state_dict().items()}
     tensors |= {f"optimizer.{k}.{name}": value for k, part in kept["state"].items() for name, value in part.items()}
     tensors |= {f"random.{rank}.{k}": state for rank, both in enumerate(states) for k, state in enumerate(both)}
-    described = {"history": history, "best": best, "groups": kept["param_groups"], "schedule": schedule.state_dict()}
+    described = {**described, "groups": kept["param_groups"], "schedule": schedule.state_dict()}
     if RANK == 0:
         write(path, save(contiguous(tensors), {"state": json.dumps(described)}))
 
 
-def restore(path: Path, run: Run, optimizer, schedule) -> tuple[list[dict], tuple[float, int]]:
+def restore(path: Path, run: Run, optimizer, schedule, corpus: str) -> tuple[list[dict], tuple[float, int]]:
     """The history and the best epoch of a checkpoint, and everything as it was then; as it is before the first, if there is none."""
     if not path.exists():
         return [], (-1.0, 0)
     try:
         with safe_open(path, "pt") as file:
             tensors, described = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])
+        if described["corpus"] != corpus:
+            raise DataError("the corpus has changed since")
         part = lambda prefix: {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         run.model.load_state_dict(part("model."))
         moments = {k: part(f"optimizer.{k}.") for group in described["groups"] for k in group["params"]}
@@ -561,7 +577,8 @@ def restore(path: Path, run: Run, optimizer, schedule) -> tuple[list[dict], tupl
         if run.device.type != "cpu":
             torch.get_device_module(run.device).set_rng_state(tensors[f"random.{RANK}.1"])
     except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
-        raise DataError(f"{path}: not a checkpoint of this run ({one_line(error)}); without it the run begins anew") from None
+        what = error if isinstance(error, DataError) else one_line(error)
+        raise NotResumable(f"{path}: not a checkpoint of this run ({what}); move it away, and --resume begins anew") from None
     return described["history"], tuple(described["best"])
 
 
@@ -882,7 +899,7 @@ def report(paths: list[str]) -> str:
     """The paper's Tables 1 to 4 as it prints them, each beside the runs that belong there: mean ± standard deviation over seeds
     and folds of the runs that are the same otherwise. Then why relations were missed."""
     groups: dict = {}
-    for settings, record in itertools.chain(*data.every(recorded, paths)):
+    for settings, record in itertools.chain(*data.every(recorded, dict.fromkeys(map(os.path.realpath, paths)))):
         groups.setdefault(command_of(dataclasses.replace(settings, seed=0, fold=0)), []).append((settings, record))
     return "\n\n".join([*(report_table(number, groups) for number in PRINTED), missed_table(groups)])
 
@@ -890,8 +907,9 @@ def report(paths: list[str]) -> str:
 def recorded(path: str) -> list[tuple[Settings, dict]]:
     """The runs that a run folder or a JSON list of records tells of."""
     where = Path(path) / "metrics.json" if Path(path).is_dir() else Path(path)
+    text = data.text_of(where)
     with data.reading(where, "what a run writes at its end, or a list of such records as results.json is"):
-        found = json.loads(data.text_of(where))
+        found = json.loads(text)
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
         for settings, record in runs:  # what is not there is told now
             for table in tables_of(record).values():
@@ -989,11 +1007,11 @@ def parser_of() -> argparse.ArgumentParser:
     parser.error = data.refuse
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run that is to be used")
-    saved.add_argument("--predict", metavar="TEXT", nargs="+", help="with --load: texts, or files of them, a sentence a line or JSON")
+    saved.add_argument("--predict", metavar="TEXT", nargs="+", action="extend", help="with --load: texts, or files: a sentence a line, or .json")
     saved.add_argument("--evaluate", action="store_true", help="with --load: score the run on its --eval-split again")
     saved.add_argument("--format", choices=FORMATS, metavar="NAME", help=f"of predicted sentences: {', '.join(FORMATS)} (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
-    saved.add_argument("--report", metavar="RUN", nargs="+", help="runs, or results.json, beside the paper's Tables 1 to 4")
+    saved.add_argument("--report", metavar="RUN", nargs="+", action="extend", help="runs, or results.json, beside the paper's Tables 1 to 4")
     saved.add_argument("--benchmark", action="store_true", help="time and memory beside the encoder's alone; --output: a new JSON file")
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
