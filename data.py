@@ -17,7 +17,7 @@ import sys
 import textwrap
 import zipfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from html import escape
@@ -36,13 +36,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Entity:
-    """A typed span of words, [start, end). Two are equal if type and span are; `score` and `head` do not count."""
+    """A typed span of words, [start, end). Two are equal if type and span are, whatever their scores."""
 
     type: str
     start: int
     end: int
     score: float | None = field(default=None, compare=False)  # the model's posterior, when predicted
-    head: tuple[int, int] | None = field(default=None, compare=False)  # ACE05's head region, when given [L22]
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,8 @@ class Sentence:
 
     def __post_init__(self):
         if not self.text:  # a corpus of words, without the text they were cut from
-            self.text, position = " ".join(self.words), 0
-            for word in self.words:
-                self.offsets.append((position, position + len(word)))
-                position += len(word) + 1
+            self.text, ends = " ".join(self.words), itertools.accumulate(len(word) + 1 for word in self.words)
+            self.offsets = [(end - 1 - len(word), end - 1) for word, end in zip(self.words, ends)]
 
     @classmethod
     def from_text(cls, text: str, id: str = "text") -> "Sentence":
@@ -248,16 +245,16 @@ def reading(where: str, form: str):
     try:
         yield
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        what = error if isinstance(error, DataError) else f"{type(error).__name__} {error}"
+        what = "; ".join(str(error).splitlines()) if isinstance(error, DataError) else f"{type(error).__name__} {error}"
         raise DataError(f"{where}: {what}; it must be {form}") from None
 
 
 def every(read, items) -> list:
-    """`read` of each item; what is wrong with any of them is told for all, a line each."""
+    """`read(*item)` of each item; what is wrong with any of them is told for all, a line each."""
     done, wrong = [], []
     for item in items:
         try:
-            done.append(read(item))
+            done.append(read(*item))
         except DataError as error:
             wrong.append(str(error))
     if wrong:
@@ -337,29 +334,26 @@ def read_conll04(data_dir: Path) -> Corpus:
 def parse_conll04(text: str, where) -> list[Sentence]:
     """The documents, each behind a line `#doc id` and taken as one sentence; a word a line. A relation stands at its head's
     last word and names its tail's."""
-    sentences: list[Sentence] = []
-    related: list[tuple] = []
+    documents, related = [], []
     for number, line in enumerate(text.splitlines(), 1):
         with reading(f"{where}, line {number}", "index, word, BIO tag, relation types and their tails, with tabs between"):
             if line.startswith("#doc"):
-                sentences.append(Sentence(line.removeprefix("#doc").strip(), []))
+                documents.append({"orig_id": line.removeprefix("#doc").strip(), "tokens": [], "entities": [], "relations": []})
                 continue
             _, word, tag, names, tails = line.split("\t")
-            words, entities = sentences[-1].words, sentences[-1].entities
-            if tag[0] == "I" and entities and (entities[-1].end, entities[-1].type) == (len(words), tag[2:]):
-                entities[-1] = Entity(tag[2:], entities[-1].start, len(words) + 1)
+            document, at, entities = documents[-1], len(documents[-1]["tokens"]), documents[-1]["entities"]
+            if tag[0] == "I" and entities and (entities[-1]["end"], entities[-1]["type"]) == (at, tag[2:]):
+                entities[-1]["end"] += 1
             elif tag != "O":  # an I- behind O opens an entity, too [L24]
-                entities.append(Entity(re.fullmatch(r"[BI]-(\S+)", tag)[1], len(words), len(words) + 1))
-            for name, tail in zip(re.findall(r"'([^']+)'", names), re.findall(r"\d+", tails)):
-                if name != "N":
-                    related.append((number, sentences[-1], name, len(words), int(tail)))
-            words.append(word)
-    for number, sentence, name, head, tail in related:
+                entities.append({"type": re.fullmatch(r"[BI]-(\S+)", tag)[1], "start": at, "end": at + 1})
+            pairs = zip(re.findall(r"'([^']+)'", names), re.findall(r"\d+", tails))
+            related += [(number, document, name, at, int(tail)) for name, tail in pairs if name != "N"]
+            document["tokens"].append(word)
+    for number, document, name, head, tail in related:
         with reading(f"{where}, line {number}", "such that a relation joins the last words of two entities"):
-            by_last = {entity.end - 1: entity for entity in sentence.entities}
-            sentence.relations.append(Relation(name, by_last[head], by_last[tail]))
-    with reading(where, "documents of words, whose relations join two entities"):
-        return [checked(s.id, s.words, s.entities, s.relations) for s in sentences]
+            by_last = {entity["end"] - 1: k for k, entity in enumerate(document["entities"])}
+            document["relations"].append({"type": name, "head": by_last[head], "tail": by_last[tail]})
+    return [sentence_of(document, "", f"{where}, {document['orig_id']}") for document in documents]
 
 
 def read_ace05(data_dir: Path, heads_only: bool = False) -> Corpus:
@@ -380,54 +374,57 @@ def parse_ace05(text: str, where, heads_only: bool = False) -> list[Sentence]:
             rows = zip(document["sentences"], document["ner"], document["relations"], strict=True)
             for index, (words, ner, related) in enumerate(rows):
                 entities = [ace05_entity(*entry, shift=shift, heads_only=heads_only) for entry in ner]
-                at = {tuple(entry[:2]): entity for entry, entity in zip(ner[::-1], entities[::-1])}  # of two types, the first
-                relations = [Relation(kind, at[a, b], at[c, d]) for a, b, c, d, kind in related]
+                at = {tuple(ner[k][:2]): k for k in reversed(range(len(ner)))}  # of two types, the first
+                relations = [{"type": kind, "head": at[a, b], "tail": at[c, d]} for a, b, c, d, kind in related]
                 if heads_only:  # two mentions may share their head, and then cannot be related
-                    relations = [relation for relation in relations if relation.head != relation.tail]
+                    relations = [r for r in relations if entities[r["head"]] != entities[r["tail"]]]
                 if words:
-                    sentences.append(checked(f"{document['doc_key']}:{index}", words, entities, relations))
+                    record = {"tokens": words, "entities": entities, "relations": relations}
+                    sentences.append(sentence_of(record, f"{document['doc_key']}:{index}", f"sentence {index}"))
                 shift += len(words)
     return sentences
 
 
-def ace05_entity(start, end, kind, head_start=None, head_end=None, *, shift: int, heads_only: bool) -> Entity:
-    """An entity of a sentence that begins `shift` words into its document."""
-    head = None if head_end is None else (head_start - shift, head_end + 1 - shift)
-    if heads_only and not head:
+def ace05_entity(start, end, kind, head_start=None, head_end=None, *, shift: int, heads_only: bool) -> dict:
+    """An entity, or its head region, of a sentence that begins `shift` words into its document."""
+    if heads_only and head_end is None:
         raise DataError(f"--heads-only: the entity at {start} to {end} has no head region")
-    return Entity(kind, *(head if heads_only else (start - shift, end + 1 - shift)), head=head)
+    first, last = (head_start, head_end) if heads_only else (start, end)
+    return {"type": kind, "start": first - shift, "end": last + 1 - shift}
 
 
 def read_folder(folder: Path) -> Corpus:
     """A corpus of one's own: a folder with train.json, dev.json and test.json in SpERT's form."""
     if not os.path.isdir(folder):
         raise DataError(f"--dataset {str(folder)[:200]}: neither {', '.join(DATASETS)} nor a folder")
-    return Corpus(folder.resolve().name, *every(read_json, splits_in(folder, "a corpus is train.json, dev.json and test.json")))
+    return Corpus(folder.resolve().name, *every(read_json, zip(splits_in(folder, "a corpus is train.json, dev.json and test.json"))))
 
 
 def read_json(path: Path) -> list[Sentence]:
     """SpERT's JSON, a list of records: `start` and `end` count words, `end` excluded; `head` and `tail` count the entities.
     Names every record that is wrong."""
-    return every(lambda record: sentence_of(record[1], f"{path.stem}-{record[0]}", f"{path}, record {record[0]}"), records_of(path))
+    return every(lambda k, record: sentence_of(record, f"{path.stem}-{k}", f"{path}, record {k}"), enumerate(records_of(path)))
 
 
-def records_of(path: Path) -> list[tuple[int, object]]:
-    """What is in the list that a JSON file holds, numbered from 0."""
+def records_of(path: Path) -> list:
+    """What is in the list that a JSON file holds."""
     text = text_of(path)
     with reading(path, f"JSON, a list of {FORM}"):
         records = json.loads(text)
         if not isinstance(records, list):
             raise DataError(f"it is {shown(records)}")
-    return list(enumerate(records))
+    return records
 
 
 def sentence_of(record, id: str, where: str) -> Sentence:
-    """A sentence from one record of SpERT's JSON."""
+    """A sentence from one record of SpERT's JSON, each entity and relation once."""
     if wrong := faults(record):
         raise DataError("\n".join(f"{where}, {fault}" for fault in wrong))
     entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
     relations = [Relation(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
-    return checked(str(record.get("orig_id", id)), record["tokens"], entities, relations)
+    once = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
+    repeated = len(entities) + len(relations) - sum(map(len, once))
+    return Sentence(str(record.get("orig_id", id)), record["tokens"], *once, repeated=repeated)
 
 
 def shown(value) -> str:
@@ -436,8 +433,8 @@ def shown(value) -> str:
 
 
 def is_name(value) -> bool:
-    """Whether it is text that is not blank and has no half of a character (a lone surrogate)."""
-    return isinstance(value, str) and value.strip() != "" and not re.search("[\ud800-\udfff]", value)
+    """Whether it is text that is not empty and has no half of a character (a lone surrogate)."""
+    return isinstance(value, str) and value != "" and not re.search("[\ud800-\udfff]", value)
 
 
 def faults(record) -> list[str]:
@@ -448,18 +445,18 @@ def faults(record) -> list[str]:
     if wrong := [f"{name}: {shown(part)}; must be a list" for name, part in parts.items() if type(part) is not list]:
         return wrong
     words, entities, relations = parts.values()
+    n, m = len(words), len(entities)
     spans = [[e.get(name) for name in ("type", "start", "end")] if type(e) is dict else k for k, e in enumerate(entities)]
     wrong = [] if words else ["tokens: empty; a sentence has a word at least"]
     wrong += [f"tokens[{k}]: {shown(word)}; must be a word" for k, word in enumerate(words) if not is_name(word)]
-    for k, entity in enumerate(entities):
-        found = faults_of(f"entities[{k}]", entity, {"start": (0, len(words) - 1), "end": (1, len(words))}, f"{len(words)} words")
-        if not found and entity["start"] >= entity["end"]:
-            found = [f"entities[{k}].end: {entity['end']}; must be beyond start, {entity['start']}, since end is excluded"]
+    for k, e in enumerate(entities):
+        found = faults_of(f"entities[{k}]", e, {"start": (0, n - 1), "end": (1, n)}, f"{n} words")
+        if not found and e["start"] >= e["end"]:
+            found = [f"entities[{k}].end: {e['end']}; must be beyond start, {e['start']}, since end is excluded"]
         wrong += found
-    among = (0, len(entities) - 1)
-    for k, relation in enumerate(relations):
-        found = faults_of(f"relations[{k}]", relation, {"head": among, "tail": among}, f"{len(entities)} entities")
-        if not found and spans[relation["head"]] == spans[relation["tail"]]:
+    for k, r in enumerate(relations):
+        found = faults_of(f"relations[{k}]", r, dict.fromkeys(("head", "tail"), (0, m - 1)), f"{m} entities")
+        if not found and spans[r["head"]] == spans[r["tail"]]:
             found = [f"relations[{k}]: joins an entity with itself; it must join two"]
         wrong += found
     return wrong
@@ -477,15 +474,6 @@ def faults_of(where: str, item, ranges: dict[str, tuple[int, int]], what: str) -
     return wrong
 
 
-def checked(id: str, words: list[str], entities: list[Entity], relations: list[Relation]) -> Sentence:
-    """The sentence, each entity and relation once, if its words and types are names and its entities and relations can be."""
-    at = [{"type": r.type, "head": entities.index(r.head), "tail": entities.index(r.tail)} for r in relations]
-    if wrong := faults({"tokens": words, "entities": [vars(entity) for entity in entities], "relations": at}):
-        raise DataError(wrong[0])
-    once = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
-    return Sentence(id, words, *once, repeated=len(entities) + len(relations) - sum(map(len, once)))
-
-
 def read_texts(given: list[str]) -> list[tuple[Sentence, Sentence | None]]:
     """What is to be predicted: texts, or files of them, a sentence a line or JSON: a list of texts, of lists of words, or of
     records of SpERT's form. Each with its gold, None where a record has neither entities nor relations."""
@@ -496,15 +484,18 @@ def read_text(text: str, id: str) -> list[tuple[Sentence, Sentence | None]]:
     """The sentences of one text or file, whose name may be mistyped: what ends like a file's is one."""
     if not os.path.exists(text) and not re.fullmatch(r"\S+\.(txt|json)", text):
         return [given_sentence(text, id, id)]
-    path, lines = Path(text), lambda: [line for line in enumerate(text_of(path).splitlines(), 1) if line[1].strip()]
-    items = records_of(path) if path.suffix.lower() == ".json" else lines()
-    return every(lambda item: given_sentence(item[1], f"{path.name}:{item[0]}", f"{path}, {item[0]}"), items)
+    path = Path(text)
+    if path.suffix.lower() == ".json":
+        items = enumerate(records_of(path))
+    else:
+        items = [(number, line) for number, line in enumerate(text_of(path).splitlines(), 1) if line.strip()]
+    return every(lambda k, item: given_sentence(item, f"{path.name}:{k}", f"{path}, {k}"), items)
 
 
 def given_sentence(record, id: str, where: str) -> tuple[Sentence, Sentence | None]:
     """A sentence and its gold from a text, a list of words, or a record."""
     if isinstance(record, str):
-        if record.strip() and not is_name(record):
+        if record and not is_name(record):
             raise DataError(f"{where}: {shown(record)}; it must be UTF-8")
         return Sentence.from_text(record, id), None
     record = {"tokens": record} if type(record) is list else record
@@ -553,25 +544,21 @@ def locate_encoder(name: str) -> str:
     """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once. No network costs seconds, not
     minutes of retries."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     if Path(name).exists():
         if not (Path(name) / "config.json").exists():
             raise DataError(f"--encoder {name}: no config.json there; it must be a folder as `save_pretrained` writes it")
         return name
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-        if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
-            return str(folder)
-    except OSError:
-        pass  # not fetched before
-    except HFValidationError:
-        raise DataError(f"--encoder {name}: no such folder, and no name on the hub could be that") from None
-    try:
+        with suppress(LocalEntryNotFoundError):  # not fetched before
+            folder = Path(snapshot_download(name, local_files_only=True))
+            if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
+                return str(folder)
         HfApi().model_info(name, timeout=8)
         files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"]
         return snapshot_download(name, allow_patterns=files)
-    except RepositoryNotFoundError:
+    except (HFValidationError, RepositoryNotFoundError):
         raise DataError(f"--encoder {name}: no such folder, and no such model on the hub") from None
     except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
         raise DataError(f"--encoder {name} is not here and could not be fetched ({one_line(error)}): give the folder of a copy with "
@@ -612,7 +599,7 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     """Each sentence in wordpieces, by the tokenizer's word ids. A word without any becomes [UNK]; a sentence of more than
     `longest` pieces is an error that names it, and is never cut."""
     coded = tokenizer([s.words for s in sentences], is_split_into_words=True).encodings if sentences else []
-    return every(lambda both: encoded_sentence(*both, tokenizer, longest, where), list(zip(sentences, coded)))
+    return every(lambda sentence, code: encoded_sentence(sentence, code, tokenizer, longest, where), zip(sentences, coded))
 
 
 def encoded_sentence(sentence: Sentence, coded, tokenizer, longest: int, where: str) -> Encoded:
@@ -718,6 +705,11 @@ class Batch:
     is_pair: Tensor  # B P
     t_r: Tensor  # B P C, 1 at true types
     arguments: int  # pairs index into the first so many spans
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The wordpieces and spans, in the order in which the model takes them."""
+        return self.input_ids, self.attention_mask, self.is_token, self.spans, self.widths
 
     def to(self, device) -> "Batch":
         """The batch on another device; to a GPU from pinned memory, so that nothing waits for the copy."""
@@ -918,15 +910,15 @@ def card(corpus: Corpus, max_width: int = 10, tokenizer=None) -> str:
     cannot read, too."""
     parts = [corpus.train, corpus.dev, corpus.test, corpus.train + corpus.dev + corpus.test]
     count = lambda f: [sum(map(f, part)) for part in parts]
-    kinds = lambda items: sorted({item.type for s in parts[-1] for item in items(s)})
     wide = lambda e: e.end - e.start > max_width
     overlap = lambda s: any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(s.entities, 2))
     first = {tuple(s.words): id(s) for s in reversed(parts[-1])}
     rows = [("sentences", count(lambda s: 1)), ("words", count(lambda s: len(s.words)))]
-    for title, items in (("entities", lambda s: s.entities), ("relations", lambda s: s.relations)):
-        rows.append((title, count(lambda s: len(items(s)))))
-        rows += [(f"  {kind}", count(lambda s: sum(item.type == kind for item in items(s)))) for kind in kinds(items)]
-    known = {(Entity, name) for name in corpus.types("entities")} | {(Relation, name) for name in corpus.types("relations")}
+    known = {(type(item), item.type) for s in corpus.train for item in s.entities + s.relations}
+    for items in ("entities", "relations"):
+        rows.append((items, count(lambda s: len(getattr(s, items)))))
+        for kind in sorted({item.type for s in parts[-1] for item in getattr(s, items)}):
+            rows.append((f"  {kind}", count(lambda s: sum(item.type == kind for item in getattr(s, items)))))
     rows += [
         ("sentences with overlapping entities", count(overlap)),  # [L15]
         ("sentences without a relation", count(lambda s: not s.relations)),
@@ -939,20 +931,15 @@ def card(corpus: Corpus, max_width: int = 10, tokenizer=None) -> str:
         ("  of a type that train lacks", count(lambda s: sum((type(i), i.type) not in known for i in s.entities + s.relations))),
     ]
     if tokenizer:
-        rows.append((f"  sentences of over {tokenizer.model_max_length:,} wordpieces", count(lambda s: pieces(s, tokenizer)[0])))
-        rows.append((f"  words read as {tokenizer.unk_token}", count(lambda s: pieces(s, tokenizer)[1])))
+        longest, unknown = tokenizer.model_max_length, tokenizer.unk_token_id
+        coded = {id(e.sentence): e for e in encode(parts[-1], tokenizer, sys.maxsize)}
+        words = lambda e: [e.input_ids[a:b] for a, b in zip(e.starts, e.ends)]
+        rows.append((f"  sentences of over {longest:,} wordpieces", count(lambda s: len(coded[id(s)].input_ids) > longest)))
+        rows.append((f"  words read as {tokenizer.unk_token}", count(lambda s: sum(unknown in ids for ids in words(coded[id(s)])))))
     widths = Counter(e.end - e.start for s in parts[-1] for e in s.entities)
     lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
     lines += [f"{name:40}" + "".join(f"{number:9,}" for number in numbers) for name, numbers in rows]
     return "\n".join([*lines, "entities by width in words  " + ", ".join(f"{w}: {widths[w]:,}" for w in sorted(widths))])
-
-
-def pieces(sentence: Sentence, tokenizer) -> tuple[bool, int]:
-    """Whether a sentence has more wordpieces than the encoder takes; how many of its words are [UNK], wholly or in part."""
-    coded = tokenizer([sentence.words], is_split_into_words=True).encodings[0]
-    unknown = {word for word, piece in zip(coded.word_ids, coded.ids) if piece == tokenizer.unk_token_id} - {None}
-    lost = set(range(len(sentence.words))) - set(coded.word_ids)
-    return len(coded.ids) + len(lost) > tokenizer.model_max_length, len(unknown | lost)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -980,9 +967,10 @@ def refuse(message: str):
 
 
 def command_line(action) -> int:
-    """Runs what a command line asks for; the exit status is 0, or 2 after one line on what is wrong."""
+    """Runs what a command line asks for; the exit status is 0, or 2 after one line on what is wrong; 130 when stopped."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no é prints \\xe9
+    if hasattr(sys.stdout, "reconfigure"):  # a notebook's has not
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have no é
     try:
         action()
         sys.stdout.flush()

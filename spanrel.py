@@ -57,6 +57,7 @@ class Config:
     chunk: int = setting(2**26, "most numbers one chunk of spans or pairs may hold, in prediction")
 
     def __post_init__(self):
+        self.ablate = tuple(self.ablate)  # a list, from JSON or a command line
         for f in fields(self):
             for value in [getattr(self, f.name)] if f.name != "ablate" else self.ablate:
                 if f.metadata["choices"] and value not in f.metadata["choices"]:
@@ -491,10 +492,10 @@ class SpanRel(nn.Module):
         y_s = classify_spans(R_s, self.ffnn_s)
         return y_s, self.score_pairs(X, is_token, spans[:, :arguments], R_s[:, :arguments], pairs)
 
-    def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair) -> tuple[Tensor, Tensor, Tensor]:
-        """L of eq. (11) and its parts L^s and L^r."""
-        L_s = span_loss(y_s, t_s, is_span)
-        L_r = relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
+    def loss(self, y_s, t_s, is_span, y_r, t_r, is_pair, shares=(1.0, 1.0)) -> tuple[Tensor, Tensor, Tensor]:
+        """L of eq. (11) and its parts L^s and L^r; of several processes each gives its share of the means."""
+        L_s = shares[0] * span_loss(y_s, t_s, is_span)
+        L_r = shares[1] * relation_loss(y_r, t_r, is_pair, self.config.relation_loss)
         return joint_loss(L_s, L_r, self.config.span_weight, self.config.relation_weight), L_s, L_r
 
     def predict(self, input_ids, attention_mask, is_token, spans, widths, is_span) -> list[tuple[list, list]]:

@@ -1428,7 +1428,7 @@ ACE = {
 def test_ace05_reader_by_mention_and_by_head():
     first, second = data.parse_ace05(json.dumps(ACE), "f")
     assert first.entities == [Entity("PER", 0, 1)] and second.entities == [Entity("PER", 0, 3), Entity("GPE", 4, 5)]
-    assert second.entities[0].head == (2, 3) and second.relations == [Relation("PHYS", *second.entities)]
+    assert second.relations == [Relation("PHYS", *second.entities)]
     _, by_head = data.parse_ace05(json.dumps(ACE), "f", heads_only=True)
     assert by_head.entities == [Entity("PER", 2, 3), Entity("GPE", 4, 5)] and by_head.relations[0].head == by_head.entities[0]
 
@@ -1474,7 +1474,6 @@ WRONG = {  # what is changed in RECORD: the field that is named
     "no words": ({"tokens": []}, "tokens: empty"),
     "a text for words": ({"tokens": "ab"}, "tokens: 'ab'; must be a list"),
     "no tokens": ({"tokens": None}, "tokens: missing or null"),
-    "a blank word": ({"tokens": ["a", " "]}, "tokens[1]: blank; must be a word"),
     "an empty word": ({"tokens": ["a", ""]}, "tokens[1]: ''; must be a word"),
     "a number for a word": ({"tokens": ["a", 7]}, "tokens[1]: 7"),
     "half a character": ({"tokens": ["a", "\ud800"]}, "tokens[1]: '\\ud800'"),
@@ -1761,7 +1760,7 @@ def test_no_network_for_the_encoder_is_one_line_within_seconds(tmp_path):
     begun = time.time()
     done = cli("--encoder", "bert-base-cased", "--output", tmp_path / "run", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and time.time() - begun < 15 + 10  # starting Python included
-    assert "--encoder bert-base-cased is not here" in done.stderr and "python train.py" in done.stderr
+    assert "--encoder bert-base-cased is not here" in done.stderr and "--encoder tiny" in done.stderr
 
 
 BAD_FLAGS = [
@@ -2472,7 +2471,7 @@ def test_every_missing_command_of_a_report_fills_its_cell():
     for number, tables in train.PRINTED.items():
         for dataset, models in tables.items():
             for label, printed in models.items():
-                assert len(printed.split()) in (2, 6)
+                assert len(printed.split()) in (3, 7)
                 for command in train.command_for(number, dataset, label):
                     run = train.settings_in(command.strip("`"))
                     cells = train.belonging(number, {command: [(run, {})]})
@@ -2587,7 +2586,7 @@ def test_benchmark_switches_the_shape_checks_off_for_one_action_alone(monkeypatc
 
 def test_actions_run_by_themselves_and_then_in_turn_and_medians_add_up(monkeypatch):
     done, clock = [], iter(range(10**6))
-    monkeypatch.setattr(train, "now", lambda device: next(clock) ** 2)
+    monkeypatch.setattr(train, "timer", lambda: next(clock) ** 2)
     run, batches = toy_run(), [SimpleNamespace(examples=[1, 2]), SimpleNamespace(examples=[3])]
     actions = {name: partial(lambda name, batch: done.append((name, len(batch.examples))), name) for name in "ab"}
     cost = train.in_turn(run, batches, actions, passes=3)

@@ -35,11 +35,12 @@ import jaxtyping
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from torch.utils.benchmark.utils.timer import timer  # once the device has done what it was given
 from tqdm import tqdm
 
 import data
 from data import Corpus, DataError, Entity, Relation, Sampling, Sentence, one_line
-from spanrel import ATTENTION, RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, joint_loss, setting
+from spanrel import ATTENTION, RANDOM, SPERT, Config, SpanRel, SpERT, build_encoder, setting
 
 # -- Settings -------------------------------------------------------------------------------------------------------------
 
@@ -72,10 +73,10 @@ class Settings:
     config: Config = field(default_factory=Config)
 
 
-# What the baseline changes of the defaults above, then what a dataset and its encoder do; flags given by hand come last.
-DATASET = {"toy": dict(encoder="tiny")}  # nothing measured on dev asks for more in the others (README)
-TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with an encoder of random weights as small as tiny is
-BASELINE = {**SPERT, "batch_size": 2, "lr": 5e-5, "head_lr": 5e-5, "negative_count": 100}
+# What changes the defaults above, the later before the earlier; flags given by hand come last.
+FOR_DATASET = {"toy": dict(encoder="tiny")}  # nothing measured on dev asks for more in the others (README)
+FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with an encoder of random weights as small as tiny is
+FOR_SPERT = {**SPERT, "batch_size": 2, "lr": 5e-5, "head_lr": 5e-5, "negative_count": 100}
 
 # What numbers can be; the others are from 0.
 RANGE = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
@@ -83,12 +84,17 @@ RANGE |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1
 RANGE["clip"] = (1e-6, 2**31)
 
 
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def check_range(given: dict):
     """Refuses a number that its flag cannot be."""
     for name, value in given.items():
         low, high = RANGE.get(name, (0, 2**31))
         if isinstance(value, (int, float)) and not low <= value <= high:  # so that not-a-number is refused, too
-            raise DataError(f"--{name.replace('_', '-')} {value}: must be from {low} to {high}")
+            raise DataError(f"{flag(name)} {value}: must be from {low} to {high}")
 
 
 def settings_of(**given) -> Settings:
@@ -96,9 +102,9 @@ def settings_of(**given) -> Settings:
     baseline = given.get("model") == "spert"
     if off := sorted({"ablate", "attention"} & {name for name, value in given.items() if value}) if baseline else []:
         raise DataError(f"--{off[0]} goes with --model span: SpERT has no such part")
-    chosen = {**(BASELINE if baseline else {}), **DATASET.get(given.get("dataset", "toy"), {}), **given}
+    chosen = {**(FOR_SPERT if baseline else {}), **FOR_DATASET.get(given.get("dataset", "toy"), {}), **given}
     if chosen.get("encoder") in RANDOM and chosen["encoder"] != "base":
-        chosen = {**chosen, **TINY, **given}
+        chosen = {**chosen, **FOR_TINY, **given}
     if baseline:  # which has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
     check_range(chosen)
@@ -161,9 +167,7 @@ class Run:
     def annotate_batch(self, batch: data.Batch) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
         with self.autocast():
-            results = self.model.predict(
-                batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.is_span
-            )
+            results = self.model.predict(*batch.inputs, batch.is_span)
         return [self.annotated(example, *result) for example, result in zip(batch.examples, results)]
 
     def annotated(self, example: data.Example, entities: list, relations: list) -> Sentence:
@@ -187,11 +191,14 @@ class Run:
     def save(self, folder: Path):
         """Writes config.json, model.safetensors and the tokenizer: all that `load` needs."""
         self.describe(folder)
-        write(folder / "model.safetensors", save(contiguous(self.model.state_dict())))
+        write(folder / "model.safetensors", save(self.model.state_dict()))
 
     def describe(self, folder: Path):
         """Writes all of it but the weights, config.json last: where that is, a run can be resumed."""
-        self.tokenizer.save_pretrained(folder)
+        try:
+            self.tokenizer.save_pretrained(folder)
+        except Exception as error:  # the tokenizers library has exceptions of its own
+            raise DataError(f"{folder}: {one_line(error)}") from None
         described = {
             "settings": dataclasses.asdict(self.settings),
             "entity_types": self.entity_types,
@@ -199,11 +206,6 @@ class Run:
             "encoder": self.model.encoder.config.to_dict(),
         }
         write(folder / "config.json", json.dumps(described, indent=1).encode())
-
-
-def contiguous(tensors: dict) -> dict:
-    """The tensors as safetensors wants them."""
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def write(path: Path, content: bytes):
@@ -277,7 +279,7 @@ def described_in(folder: Path) -> tuple[Settings, dict]:
     """The settings of a run, and all else that its config.json says."""
     described = json.loads(data.text_of(folder / "config.json"))
     shapes, settings = described["settings"].pop("config"), described["settings"]
-    return Settings(**settings, config=Config(**{**shapes, "ablate": tuple(shapes["ablate"])})), described
+    return Settings(**settings, config=Config(**shapes)), described
 
 
 # -- Scores ---------------------------------------------------------------------------------------------------------------
@@ -293,7 +295,7 @@ def scores(gold: list[Sentence], predicted: list[Sentence]) -> dict:
         "boundaries": lambda s: {(r.type, r.head.start, r.head.end, r.tail.start, r.tail.end) for r in s.relations},
     }
     table = {name: tally([view(s) for s in gold], [view(s) for s in predicted]) for name, view in views.items()}
-    return {"entity": table["entity"], "relation": {name: table[name] for name in ("strict", "boundaries")}}
+    return {"entity": table.pop("entity"), "relation": table}
 
 
 def tally(gold: list[set], predicted: list[set]) -> dict:
@@ -461,15 +463,13 @@ def resume(folder: str, given: dict) -> dict:
 
 def command_of(settings: Settings) -> str:
     """The command line of a run, without the flags that leave the scores as they are."""
-    named = dict(dataset=settings.dataset, model=settings.config.model)
-    usual, words = settings_of(**named, encoder=settings.encoder), ["python", "train.py"]
-    for mine, theirs in (settings, usual), (settings.config, usual.config):
-        for f in dataclasses.fields(mine):
-            value, default = getattr(mine, f.name), f.default if f.name in named else getattr(theirs, f.name)
-            default = settings_of(**named).encoder if f.name == "encoder" else default
-            if f.metadata and f.name not in ("data_dir", "device", "output") and value != default:
-                shown = [] if value is True else value if isinstance(value, tuple) else [value]
-                words += [f"--{f.name.replace('_', '-')}", *map(str, shown)]
+    named, flat = dict(dataset=settings.dataset, model=settings.config.model), lambda s: {**vars(s), **vars(s.config)}
+    usual = flat(settings_of(**named, encoder=settings.encoder))
+    usual |= {"dataset": Settings.dataset, "model": Config.model, "encoder": settings_of(**named).encoder}
+    words = ["python", "train.py"]
+    for name, value in flat(settings).items():
+        if value != usual[name] and name not in ("config", "data_dir", "device", "output"):
+            words += [flag(name), *map(str, [] if value is True else value if isinstance(value, tuple) else [value])]
     return shlex.join(words)
 
 
@@ -506,7 +506,7 @@ def reset_peak(device: torch.device) -> bool:
 def new_folder(settings: Settings) -> Path:
     """The run's folder, made now; none that exists is ever used again."""
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
-    name = "-".join([Path(settings.dataset).name, *fold, method(settings), *settings.config.ablate, f"seed{settings.seed}"])
+    name = "-".join([Path(settings.dataset).name, *fold, *method(settings).split(), f"seed{settings.seed}"])
     paths = [Path(settings.output)] if settings.output else (Path("runs") / f"{name}-{k}" for k in range(1, 10000))
     for path in paths:
         try:
@@ -525,7 +525,7 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
     settings, sampling = run.settings, sampling_of(run.settings)
     optimizer, schedule = optimizer_of(run, settings.epochs * -(-len(train) // settings.batch_size))
     corpus = hashlib.sha256(json.dumps([e.sentence.to_json() for e in train + dev]).encode()).hexdigest()
-    history, best = restore(folder / CHECKPOINT, run, optimizer, schedule, corpus)
+    history = restore(folder / CHECKPOINT, run, optimizer, schedule, corpus)
     for sampling.epoch in range(len(history) + 1, settings.epochs + 1):
         begun, rng = time.time(), random.Random(f"{settings.seed} {sampling.epoch}")
         batches = data.batches_of(train, settings.batch_size, rng)
@@ -533,16 +533,19 @@ def fit(run: Run, train: list[data.Encoded], dev: list[data.Encoded], folder: Pa
         if dev:
             result, _ = measure(run, dev)
             line |= {f"{what}_f1": table[averaged(settings)]["f1"] for what, table in tables_of(result).items()}
-        score = (line["entity_f1"] + line["relation_f1"]) / 2 if dev else sampling.epoch
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         history.append({**line, "seconds": time.time() - begun})
-        better, best = score > best[0], max(best, (score, sampling.epoch), key=lambda pair: pair[0])
         if RANK == 0:
             write(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in history).encode())
-            if better:
+            if best_of(history) is history[-1]:
                 run.save(folder)
-        checkpoint(folder / CHECKPOINT, run, optimizer, schedule, {"corpus": corpus, "history": history, "best": best})
-    return best[1]
+        checkpoint(folder / CHECKPOINT, run, optimizer, schedule, {"corpus": corpus, "history": history})
+    return best_of(history)["epoch"]
+
+
+def best_of(history: list[dict]) -> dict:
+    """The best epoch on dev, of equals the first; the last one where there is no dev."""
+    return max(history, key=lambda line: line["entity_f1"] + line["relation_f1"] if "entity_f1" in line else line["epoch"])
 
 
 CHECKPOINT = "checkpoint.safetensors"  # there while a run is on its way
@@ -550,19 +553,21 @@ CHECKPOINT = "checkpoint.safetensors"  # there while a run is on its way
 
 def checkpoint(path: Path, run: Run, optimizer, schedule, described: dict):
     """Writes all that the coming epochs depend on, as one file: weights, optimizer, schedule, and each process's random states."""
-    kept, states = optimizer.state_dict(), gathered(random_states(run.device))
+    kept, states = optimizer.state_dict(), [torch.get_rng_state()]  # of dropout; all else is drawn from (seed, epoch, sentence) [L29]
+    if run.device.type != "cpu":
+        states.append(torch.get_device_module(run.device).get_rng_state())
     tensors = {f"model.{name}": weight for name, weight in run.model.state_dict().items()}
     tensors |= {f"optimizer.{k}.{name}": value for k, part in kept["state"].items() for name, value in part.items()}
-    tensors |= {f"random.{rank}.{k}": state for rank, both in enumerate(states) for k, state in enumerate(both)}
+    tensors |= {f"random.{rank}.{k}": state for rank, both in enumerate(gathered(states)) for k, state in enumerate(both)}
     described = {**described, "groups": kept["param_groups"], "schedule": schedule.state_dict()}
     if RANK == 0:
-        write(path, save(contiguous(tensors), {"state": json.dumps(described)}))
+        write(path, save(tensors, {"state": json.dumps(described)}))
 
 
-def restore(path: Path, run: Run, optimizer, schedule, corpus: str) -> tuple[list[dict], tuple[float, int]]:
-    """The history and the best epoch of a checkpoint, and everything as it was then; as it is before the first, if there is none."""
+def restore(path: Path, run: Run, optimizer, schedule, corpus: str) -> list[dict]:
+    """The history of a checkpoint, and everything as it was then; as it is before the first, if there is none."""
     if not path.exists():
-        return [], (-1.0, 0)
+        return []
     try:
         with safe_open(path, "pt") as file:
             tensors, described = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])
@@ -579,12 +584,7 @@ def restore(path: Path, run: Run, optimizer, schedule, corpus: str) -> tuple[lis
     except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
         what = error if isinstance(error, DataError) else one_line(error)
         raise NotResumable(f"{path}: not a checkpoint of this run ({what}); move it away, and --resume begins anew") from None
-    return described["history"], tuple(described["best"])
-
-
-def random_states(device: torch.device) -> list[torch.Tensor]:
-    """The states of torch's random numbers, which dropout draws; all else is drawn from (seed, epoch, sentence) [L29]."""
-    return [torch.get_rng_state()] + ([] if device.type == "cpu" else [torch.get_device_module(device).get_rng_state()])
+    return described["history"]
 
 
 def sampling_of(settings: Settings) -> Sampling:
@@ -655,14 +655,10 @@ def train_step(run: Run, batch: data.Batch) -> tuple:
     """L, L^s and L^r of a batch (eq. 11), the losses in float32. The means are over the samples of all processes, so that the
     losses of all sum up to what one process would have."""
     with run.autocast():
-        y_s, y_r = run.model(
-            batch.input_ids, batch.attention_mask, batch.is_token, batch.spans, batch.widths, batch.pairs, batch.arguments
-        )
-    _, L_s, L_r = run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair)
+        y_s, y_r = run.model(*batch.inputs, batch.pairs, batch.arguments)
     samples = torch.stack([batch.is_span.sum(), batch.is_pair.sum()])
-    share_s, share_r = samples / summed(samples.clone()).clamp(min=1)
-    L_s, L_r = share_s * L_s, share_r * L_r
-    return joint_loss(L_s, L_r, run.settings.config.span_weight, run.settings.config.relation_weight), L_s, L_r
+    shares = samples / summed(samples.clone()).clamp(min=1)
+    return run.model.loss(y_s.float(), batch.t_s, batch.is_span, y_r.float(), batch.t_r, batch.is_pair, shares)
 
 
 def descend(run: Run, loss: torch.Tensor, optimizer) -> torch.Tensor:
@@ -788,19 +784,12 @@ def in_turn(run: Run, batches: list[data.Batch], actions: dict, passes: int = 3)
         cost[name] = {"memory": peak_memory(run.device) if known else 0}
     spent = {(name, k): [] for name in actions for k in range(len(batches))}
     for _, (k, batch), (name, action) in itertools.product(range(passes), enumerate(batches), actions.items()):
-        begun = now(run.device)
+        begun = timer()
         action(batch)
-        spent[name, k].append(now(run.device) - begun)
+        spent[name, k].append(timer() - begun)
     for name in actions:
         cost[name]["seconds"] = sum(statistics.median(spent[name, k]) for k in range(len(batches)))
     return cost
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.perf_counter()
 
 
 def cost_table(result: dict) -> str:
@@ -831,19 +820,19 @@ def cost_table(result: dict) -> str:
 
 # What the paper prints, by table, dataset and model: entity P, R, F1, then relation P, R, F1; or both F1.
 PRINTED = {
-    1: {"ace05": {"Multi-turn QA": "84.7 84.9 84.8 64.8 56.2 60.2", "DyGIE": "88.4 63.2",
-                  "multihead": "89.32 89.86 89.59 71.22 60.19 65.24"},
-        "conll04": {"Multi-turn QA": "89.0 86.6 87.8 69.2 68.2 68.9", "spert": "88.25 89.64 88.94 73.04 70.00 71.47",
-                    "multihead": "90.11 90.36 90.23 76.96 71.88 74.33"},
-        "ade": {"Relation-Metric": "86.16 88.08 87.11 77.36 77.25 77.29", "spert": "88.99 89.59 89.28 77.77 79.96 78.84",
-                "multihead": "89.88 91.32 90.59 79.56 81.93 80.73"}},
-    2: {"ace05": {"multihead": "89.59 65.24", "dot": "87.94 62.88", "general": "88.66 63.56", "additive": "89.07 64.53"},
-        "conll04": {"multihead": "90.23 74.33", "dot": "88.23 70.89", "general": "88.96 73.48", "additive": "89.17 71.36"},
-        "ade": {"multihead": "90.59 80.73", "dot": "88.15 77.31", "general": "89.93 80.14", "additive": "89.68 79.75"}},
-    3: {"ace05": {"multihead": "88.10 62.13", "multihead span-specific": "86.78 60.21", "multihead span-sentence": "87.57 61.12",
-                  "multihead span-specific span-sentence": "85.80 59.00"}},
-    4: {"ace05": {"multihead": "88.10 62.13", "multihead local": "87.96 60.56", "multihead relation-sentence": "88.21 61.77",
-                  "multihead local relation-sentence": "87.91 59.66"}},
+    1: {"ace05": {"Multi-turn QA": "84.7 84.9 84.8 | 64.8 56.2 60.2", "DyGIE": "88.4 | 63.2",
+                  "multihead": "89.32 89.86 89.59 | 71.22 60.19 65.24"},
+        "conll04": {"Multi-turn QA": "89.0 86.6 87.8 | 69.2 68.2 68.9", "spert": "88.25 89.64 88.94 | 73.04 70.00 71.47",
+                    "multihead": "90.11 90.36 90.23 | 76.96 71.88 74.33"},
+        "ade": {"Relation-Metric": "86.16 88.08 87.11 | 77.36 77.25 77.29", "spert": "88.99 89.59 89.28 | 77.77 79.96 78.84",
+                "multihead": "89.88 91.32 90.59 | 79.56 81.93 80.73"}},
+    2: {"ace05": {"multihead": "89.59 | 65.24", "dot": "87.94 | 62.88", "general": "88.66 | 63.56", "additive": "89.07 | 64.53"},
+        "conll04": {"multihead": "90.23 | 74.33", "dot": "88.23 | 70.89", "general": "88.96 | 73.48", "additive": "89.17 | 71.36"},
+        "ade": {"multihead": "90.59 | 80.73", "dot": "88.15 | 77.31", "general": "89.93 | 80.14", "additive": "89.68 | 79.75"}},
+    3: {"ace05": {"multihead": "88.10 | 62.13", "multihead span-specific": "86.78 | 60.21", "multihead span-sentence": "87.57 | 61.12",
+                  "multihead span-specific span-sentence": "85.80 | 59.00"}},
+    4: {"ace05": {"multihead": "88.10 | 62.13", "multihead local": "87.96 | 60.56", "multihead relation-sentence": "88.21 | 61.77",
+                  "multihead local relation-sentence": "87.91 | 59.66"}},
 }  # fmt: skip
 TITLES = {1: "the model and its rivals, on test", 2: "attention variants, on test", 3: "span representations taken away, on dev",
           4: "relation representations taken away, on dev"}  # fmt: skip
@@ -858,29 +847,22 @@ def method(settings: Settings) -> str:
 def final_table(settings: Settings, result: dict) -> str:
     """The scores in the layout of the paper's Table 1, above the row that the paper prints for this model; then in words what
     a figure hides."""
-    rows = [(f"{Path(settings.dataset).name}, {settings.eval_split}, {name}", result["entity"][name], result["relation"]["strict"][name])
-            for name in ("micro", "macro")]
+    entity, relation = tables_of(result).values()
+    rows = [(f"{Path(settings.dataset).name}, {settings.eval_split}, {name}", entity[name], relation[name]) for name in ("micro", "macro")]
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
     for name, part in result.get("phenomena", {}).items():
-        rows.append((f"  phenomenon: {name}", part["entity"]["micro"], part["relation"]["strict"]["micro"]))
-    for kind, part in result["entity"]["by_type"].items():
-        rows.append((f"  entity: {kind}", part, None))
-    for kind, part in result["relation"]["strict"]["by_type"].items():
-        rows.append((f"  relation: {kind}", None, part))
-    tables = [PRINTED[k].get(settings.dataset, {}).get(method(settings)) for k in (1, 2) if settings.eval_split == "test"]
-    if printed := next(filter(None, tables), None):
-        rows.append((f"the paper, {method(settings)}", *(dict(zip(("f1", "r", "p"), map(float, part[::-1]))) for part in halves(printed))))
+        rows.append((f"  phenomenon: {name}", *(table["micro"] for table in tables_of(part).values())))
+    rows += [(f"  entity: {kind}", part, None) for kind, part in entity["by_type"].items()]
+    rows += [(f"  relation: {kind}", None, part) for kind, part in relation["by_type"].items()]
+    printed = [PRINTED[k].get(settings.dataset, {}).get(method(settings)) for k in (1, 2) if settings.eval_split == "test"]
+    for figures in list(filter(None, printed))[:1]:
+        parts = [dict(zip(("f1", "r", "p"), map(float, part.split()[::-1]))) for part in figures.split("|")]
+        rows.append((f"the paper, {method(settings)}", *parts))
     there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)
     cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))
     head = f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"
     lines = [f"{name:34.34}{cells(entity)}  {cells(relation)}" for name, entity, relation in rows]
     return "\n".join([head, *lines, *remarks(settings, result)])
-
-
-def halves(printed: str) -> tuple[list[str], list[str]]:
-    """What is printed for entities, and for relations."""
-    figures = printed.split()
-    return figures[: len(figures) // 2], figures[len(figures) // 2 :]
 
 
 def remarks(settings: Settings, result: dict) -> list[str]:
@@ -899,7 +881,7 @@ def report(paths: list[str]) -> str:
     """The paper's Tables 1 to 4 as it prints them, each beside the runs that belong there: mean ± standard deviation over seeds
     and folds of the runs that are the same otherwise. Then why relations were missed."""
     groups: dict = {}
-    for settings, record in itertools.chain(*data.every(recorded, dict.fromkeys(map(os.path.realpath, paths)))):
+    for settings, record in itertools.chain(*data.every(recorded, zip(dict.fromkeys(map(os.path.realpath, paths))))):
         groups.setdefault(command_of(dataclasses.replace(settings, seed=0, fold=0)), []).append((settings, record))
     return "\n\n".join([*(report_table(number, groups) for number in PRINTED), missed_table(groups)])
 
@@ -931,7 +913,7 @@ def belonging(number: int, groups: dict) -> dict[tuple[str, str], list[tuple]]:
         settings, record = runs[0]
         if method(settings) in labels and (settings.dataset == "toy" or settings.eval_split == ("test" if number < 3 else "dev")):
             for part in ["", *record.get("phenomena", {})]:
-                cells.setdefault((f"{Path(settings.dataset).name} {part}".strip(), method(settings)), []).append((command, runs, part))
+                cells.setdefault((f"{settings.dataset} {part}".strip(), method(settings)), []).append((command, runs, part))
     return cells
 
 
@@ -939,7 +921,7 @@ def report_table(number: int, groups: dict) -> str:
     """One table in Markdown, and the commands that fill what is missing."""
     cells, lines, missing = belonging(number, groups), [], []
     for (dataset, label), found in cells.items():
-        paper = [" / ".join(part) for part in halves(PRINTED[number].get(dataset, {}).get(label, ""))]
+        paper = [" / ".join(part.split()) for part in PRINTED[number].get(dataset, {}).get(label, "|").split("|")]
         for command, runs, part in found:
             names = ("p", "r", "f1") if number == 1 and not part else ("f1",)
             ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
@@ -969,7 +951,7 @@ def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
     values = []
     for settings, record in runs:
         table = tables_of(record["phenomena"][part] if part else record)[what]
-        if not table["micro"] or not table["micro"].get("gold", 1):
+        if not table["micro"].get("gold", 1):
             return "–"
         values.append(table["micro" if part else averaged(settings)][name])
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else "")
@@ -1007,23 +989,24 @@ def parser_of() -> argparse.ArgumentParser:
     parser.error = data.refuse
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="the folder of a run that is to be used")
-    saved.add_argument("--predict", metavar="TEXT", nargs="+", action="extend", help="with --load: texts, or files: a sentence a line, or .json")
+    several = dict(nargs="+", action="extend")
+    saved.add_argument("--predict", metavar="TEXT", **several, help="with --load: texts, or files: a sentence a line, or .json")
     saved.add_argument("--evaluate", action="store_true", help="with --load: score the run on its --eval-split again")
     saved.add_argument("--format", choices=FORMATS, metavar="NAME", help=f"of predicted sentences: {', '.join(FORMATS)} (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
-    saved.add_argument("--report", metavar="RUN", nargs="+", action="extend", help="runs, or results.json, beside the paper's Tables 1 to 4")
+    saved.add_argument("--report", metavar="RUN", **several, help="runs, or results.json, beside the paper's Tables 1 to 4")
     saved.add_argument("--benchmark", action="store_true", help="time and memory beside the encoder's alone; --output: a new JSON file")
     for title, kind in (("the run", Settings), ("the model", Config)):
         group = parser.add_argument_group(title)
         for f in dataclasses.fields(kind):
             if f.metadata:
-                group.add_argument("--" + f.name.replace("_", "-"), help=help_of(f), **shape_of(f))
+                group.add_argument(flag(f.name), help=help_of(f), **shape_of(f))
     return parser
 
 
 def help_of(f: dataclasses.Field) -> str:
     """A flag's line of help: what it is, its choices, its default, and where the toy corpus or SpERT has another."""
-    told = {"default": f.default, "tiny": TINY.get(f.name), "spert": BASELINE.get(f.name) if f.name != "model" else None}
+    told = {"default": f.default, "tiny": FOR_TINY.get(f.name), "spert": FOR_SPERT.get(f.name) if f.name != "model" else None}
     told = [f"{name}: {value}" for name, value in told.items() if value not in (None, "", ()) and value is not False]
     choices = f": {', '.join(f.metadata['choices'])}" if f.metadata["choices"] else ""
     return f"{f.metadata['help']}{choices}" + (f" ({'; '.join(told)})" if told else "")
@@ -1042,7 +1025,7 @@ def flags_in(arguments: list[str] | None) -> tuple[dict, dict]:
     """What a command line asks for, and the settings that it gives."""
     given = vars(parser_of().parse_args(arguments))
     asked = {name: given.pop(name) for name in [*given] if name in (*MODES, "predict", "evaluate", "format")}
-    return asked, {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return asked, given
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -1056,7 +1039,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def start(asked: dict, given: dict):
     """Does what is asked for."""
-    flag = lambda name: f"--{name.replace('_', '-')}"
     mode = next((name for name in MODES if name in asked), None)
     fitting = (mode, *MODES[mode]) if mode else given
     if extra := [flag(name) for name in asked | given if name not in fitting]:
