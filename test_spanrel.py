@@ -36,6 +36,8 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import jaxtyping
+import nbclient
+import nbformat
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -2814,3 +2816,324 @@ def test_a_run_that_is_not_whole_is_one_line(default_run, tmp_path, capsys):
         said = capsys.readouterr().err.splitlines()
         assert len(said) == 1 and str(broken) in said[0]
     assert train.main(["--load", str(folder), "--evaluate", "--epochs", "3"]) == 2
+
+
+# -- The lesson: the exercises of tutorial.ipynb check themselves ---------------------------------------------------------
+# An exercise has our answer, small inputs, the wrong answers that students really write, each by the misconception that it
+# smells of, and properties: the tests above, on the student's function.
+
+take = spanrel.take
+scored_by = lambda Q, K: Q @ K.mT / Q.shape[-1] ** 0.5  # noqa: E731
+
+
+def attend(Q, K, V, mask):
+    """One attention."""
+    return spanrel.masked_softmax(scored_by(Q, K), mask) @ V
+
+
+def as_printed(Q, K, mask):
+    """The weights of additive attention as the paper prints its score, where W_1 and W_2 are sums [L7]."""
+    return spanrel.masked_softmax(Q.sum(-1)[..., None] + K.sum(-1)[:, None], mask)
+
+
+def as_cited(Q, K, mask):
+    """The same in the form of Bahdanau et al., whom the paper cites."""
+    return spanrel.masked_softmax((Q[:, :, None] + K[:, None]).tanh().sum(-1), mask)
+
+
+def ignores_query(weights, Q, K, mask):
+    """Whether another query has the same weights."""
+    return torch.allclose(weights(Q, K, mask), weights(2 * Q.flip(-1) + 1, K, mask))
+
+
+def pairs_there(sentence):
+    """How many ordered pairs of two gold spans there are."""
+    return math.perm(len({(entity.start, entity.end) for entity in sentence.entities}), 2)
+
+
+def idle_share(sentences, rate):
+    """Of the sentences with relations, the share in which `rate` negatives for each would be more than there are [L13]."""
+    counts = [(pairs_there(s), len(s.relations)) for s in sentences if s.relations]
+    return sum(pairs - related < rate * related for pairs, related in counts) / len(counts)
+
+
+def micro_f1(gold, predicted):
+    """F1 in percent over the items of all sentences."""
+    correct = sum(len(a & b) for a, b in zip(gold, predicted))
+    return 200 * correct / max(1, sum(map(len, gold)) + sum(map(len, predicted)))
+
+
+def leaky_weights(V, inside):
+    """A distribution, but over the sentence, not the span."""
+    return V.softmax(-1)[:, None].expand(inside.shape)
+
+
+def without_width(model, X, is_token, spans, widths):
+    """R_s with zeros for the width embedding."""
+    R_s = model.represent_spans(X, is_token, spans, widths)
+    return R_s.masked_fill(torch.arange(R_s.shape[-1]) >= R_s.shape[-1] - model.config.width_dim, 0.0)
+
+
+@of(leaky_weights=leaky_weights)
+def test_the_weights_of_each_span_sum_to_one(leaky_weights):
+    alpha = leaky_weights(torch.tensor([[1.0, 2.0, 0.5]]), batch([True, True, False], [False, True, True]))
+    assert torch.allclose(alpha.sum(-1), torch.ones(1, 2))
+
+
+@of(leaky_weights=leaky_weights)
+def test_a_broken_mask_is_caught_by_the_property_of_eq_2b(leaky_weights):
+    with pytest.raises(AssertionError):
+        test_eq_2b_is_a_softmax_over_the_span_alone(leaky_weights)
+
+
+@of(attend=attend)
+@given(case=cases())
+def test_one_attention_agrees_with_the_loop(case, attend):
+    Q = case.numbers(3, D)
+    found = attend(Q, case.X, case.X, case.is_token[:, None])
+    for b, q in itertools.product(range(len(case.lengths)), range(3)):
+        x, query = case.sentence(b), Q[b, q].tolist()
+        same(found[b, q], weighted_sum(softmax([dot(query, key) / D**0.5 for key in x]), x))
+
+
+@dataclass
+class Exercise:
+    """What `check` knows of an exercise. Where many answers are right, only the properties decide."""
+
+    ours: object
+    inputs: list[tuple]
+    wrong: dict[str, object]
+    properties: tuple = ()
+    points: int = 1
+    many: bool = False
+
+
+V_, IN, PART = torch.tensor([[2.0, 0.0, 1.0]]), batch([True, True, False], [False, False, True]), batch([True, True, False], [False] * 3)
+X_, Q_ = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]]]), torch.tensor([[[4.0, 0.0], [1.0, 1.0]]])
+ABC = [Entity("A", 0, 1), Entity("B", 1, 2), Entity("A", 2, 3)]
+THREE, TWO = (Sentence("s", ["a", "b", "c"][:k], ABC[:k], [Relation("R", *ABC[:2])]) for k in (3, 2))
+PAIRS = batch([1, 2], [4, 5], [3, 4]), batch([0, 1], [1, 0], [0, 2], [1, 2]), 6
+SMALL_MODEL = Case([5], [[(1, 2)]], [[1]], [[]], seed=0).model()
+share = lambda pairs, related=lambda s: len(s.relations), those=lambda s: s.relations: lambda sentences, rate: (  # noqa: E731
+    sum(pairs(s) - related(s) < rate * len(s.relations) for s in sentences if those(s)) / max(1, sum(bool(those(s)) for s in sentences)))  # fmt: skip
+
+
+def spans_by(start, end):
+    """Enumeration with other bounds."""
+    return lambda n, k: [(i, j) for i in range(n) for j in range(*(bound(i, n, k) for bound in (start, end)))]
+
+
+EXERCISES = {
+    "enumerate_spans": Exercise(data.enumerate_spans, [(1, 1), (2, 2), (4, 2), (3, 5)], {
+        "end is excluded, so the last span ends at n, not before": spans_by(lambda i, n, k: i + 1, lambda i, n, k: min(i + k, n - 1) + 1),
+        "end is excluded: (i, i) has no word, and (i, j) has j - i": spans_by(lambda i, n, k: i, lambda i, n, k: min(i + k, n)),
+        "a span of max_width words is a span, too": spans_by(lambda i, n, k: i + 1, lambda i, n, k: min(i + k - 1, n) + 1),
+        "a span has at most max_width words, not one more": spans_by(lambda i, n, k: i + 1, lambda i, n, k: min(i + k + 1, n) + 1),
+        "a sentence shorter than max_width has spans, too": lambda n, k: [(i, i + w) for i in range(n - k + 1) for w in range(1, k + 1)],
+    }, (test_enumeration_is_every_span_up_to_the_width_once,)),
+    "span_ends": Exercise(spanrel.span_ends, [(X_, batch([0, 2])), (X_, batch([1, 2], [0, 2]))], {
+        "off by one: spans are [start, end), the last wordpiece is end - 1": lambda X, s: torch.cat([take(X, s[..., 0]), take(X, s[..., 1])], -1),
+        "the first wordpiece comes first": lambda X, s: torch.cat([take(X, s[..., 1] - 1), take(X, s[..., 0])], -1),
+        "[ ; ] is concatenation, not addition": lambda X, s: take(X, s[..., 0]) + take(X, s[..., 1] - 1),
+        "the second half is the last wordpiece, not the first again": lambda X, s: torch.cat([take(X, s[..., 0])] * 2, -1),
+    }, (test_eq_1_is_the_first_and_the_last_wordpiece, test_eq_1_agrees_with_the_loop)),
+    "token_weights": Exercise(spanrel.token_weights, [(V_, IN)], {
+        "mask after softmax: what is outside has had its share of the 1": lambda V, m: V.softmax(-1)[:, None] * m,
+        "softmax over the wrong axis: it runs over words, not over spans": lambda V, m: V[:, None].expand(m.shape).softmax(1) * m,
+        "a score of 0 is not nothing, since exp(0) = 1: fill in -inf": lambda V, m: (V[:, None] * m).softmax(-1),
+        "no mask: α is 0 outside of the span": lambda V, m: V.softmax(-1)[:, None].expand(m.shape),
+        "exp is missing: α is not V over its sum": lambda V, m: V[:, None] * m / (V[:, None] * m).sum(-1, keepdim=True),
+    }, (test_eq_2b_is_a_softmax_over_the_span_alone, test_eq_2b_agrees_with_the_loop), 2),
+    "span_specific": Exercise(spanrel.span_specific, [(torch.tensor([[[0.25, 0.75, 0.0]]]), X_)], {
+        "the mean of the span's words, not their weighted sum": lambda a, X: (a > 0).to(X) @ X / (a > 0).sum(-1, keepdim=True),
+        "α sums to 1 already: divide by nothing": lambda a, X: a @ X / a.shape[-1],
+        "the sum of the words, without their weights": lambda a, X: (a > 0).to(X) @ X,
+        "all words count, not the one of the largest α alone": lambda a, X: take(X, a.argmax(-1)),
+    }, (test_eq_2c_is_the_weighted_sum, test_eq_2c_agrees_with_the_loop)),
+    "attend": Exercise(attend, [(Q_, X_, X_, PART[:, :1]), (Q_, X_, X_, PART)], {
+        "√d is forgotten": lambda Q, K, V, m: spanrel.masked_softmax(Q @ K.mT, m) @ V,
+        "divided by d, not by √d": lambda Q, K, V, m: spanrel.masked_softmax(Q @ K.mT / Q.shape[-1], m) @ V,
+        "mask after softmax: what is masked has had its share of the 1": lambda Q, K, V, m: (scored_by(Q, K).softmax(-1) * m) @ V,
+        "softmax over the wrong axis: it runs over keys, not over queries": lambda Q, K, V, m: scored_by(Q, K).softmax(1) * m @ V,
+        "where nothing is there, this averages what is masked; it must be 0 [L5]":
+            lambda Q, K, V, m: scored_by(Q, K).masked_fill(~m, -1e9).softmax(-1) @ V,
+        "where nothing is there, -inf everywhere gives NaN; it must be 0 [L5]":
+            lambda Q, K, V, m: scored_by(Q, K).masked_fill(~m, -math.inf).softmax(-1) @ V,
+    }, (test_one_attention_agrees_with_the_loop,), 3),
+    "ignores_query": Exercise(ignores_query, [(weights, Q_, X_, PART[:, :1]) for weights in (as_cited, as_printed)], {
+        "the same query twice tells nothing: take another one": lambda w, Q, K, m: torch.equal(w(Q, K, m), w(Q, K, m)),
+        "True means that it ignores its query": lambda w, Q, K, m: not ignores_query(w, Q, K, m),
+        "the query must change, not the context": lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(Q, K * 2 + 1, m)),
+    }, (), 2),
+    "mask_between": Exercise(spanrel.mask_between, [(PAIRS[0], PAIRS[1][:, :1], 6), PAIRS], {
+        "the tail may stand before the head":
+            lambda s, p, n: spanrel.mask_inside(torch.stack([take(s, p[..., 0])[..., 1], take(s, p[..., 1])[..., 0]], -1), n),
+        "end is excluded: the word at end is between already":
+            lambda s, p, n: spanrel.mask_inside(torch.stack([take(s, p[..., 0])[..., 1] + 1, take(s, p[..., 1])[..., 0]], -1), n),
+        "start is included: the word at start is no longer between":
+            lambda s, p, n: spanrel.mask_inside(torch.stack([take(s, p[..., 0])[..., 1], take(s, p[..., 1])[..., 0] + 1], -1), n),
+        "the spans themselves are not between them":
+            lambda s, p, n: spanrel.mask_inside(torch.stack([take(s, p[..., 0])[..., 0], take(s, p[..., 1])[..., 1]], -1), n),
+    }, (partial(test_the_masks_say_which_wordpieces_are_in_a_span_and_between_two, mask_inside=spanrel.mask_inside),), 2),
+    "relation_tuple": Exercise(spanrel.relation_tuple, [(X_, batch([0, 1]), nn.Softplus()), (X_, batch([2, 0], [0, 2]), nn.Softplus())], {
+        "head first, then tail": lambda R, p, f: torch.cat([f(take(R, p[..., 1])), f(take(R, p[..., 0]))], -1),
+        "the FFNN is forgotten": lambda R, p, f: torch.cat([take(R, p[..., 0]), take(R, p[..., 1])], -1),
+        "[ ; ] is concatenation, not addition": lambda R, p, f: f(take(R, p[..., 0])) + f(take(R, p[..., 1])),
+    }, (test_eq_6_reduces_both_arguments_by_one_ffnn_head_first, test_eq_6_agrees_with_the_loop)),
+    "joint_loss": Exercise(spanrel.joint_loss, [tuple(map(torch.tensor, pair)) for pair in ((1.0, 0.0), (1.0, 2.0))], {
+        "0.4 and 0.6 are swapped: relations weigh more": lambda L_s, L_r: 0.6 * L_s + 0.4 * L_r,
+        "the weights are forgotten": lambda L_s, L_r: L_s + L_r,
+        "the mean would weigh both alike": lambda L_s, L_r: (L_s + L_r) / 2,
+    }, (test_eq_11_weighs_the_parts_by_four_and_six_tenths,)),
+    "idle_share": Exercise(idle_share, [([THREE], rate) for rate in (2, 3, 5, 6, 7, 9)] + [([THREE, TWO, Sentence("u", ["a"])], 2)], {
+        "pairs are ordered: ⟨a, b⟩ and ⟨b, a⟩ are two": share(lambda s: math.comb(len(s.entities), 2)),
+        "a span makes no pair with itself": share(lambda s: len(s.entities) ** 2),
+        "a related pair is no negative": share(pairs_there, lambda s: 0),
+        "a sentence without relations asks for none: leave it out": share(pairs_there, those=lambda s: True),
+    }, (), 2),
+    "leaky_weights": Exercise(leaky_weights, [(V_, IN)], {
+        "this is the right one: break its mask": spanrel.token_weights,
+        "it must stay a distribution: the weights of a span sum to 1": lambda V, m: V.softmax(-1)[:, None] * m,
+        "weights sum to 1 over the words, not over the spans": lambda V, m: V[:, None].expand(m.shape).softmax(1),
+    }, (test_the_weights_of_each_span_sum_to_one, test_a_broken_mask_is_caught_by_the_property_of_eq_2b), 2, many=True),
+    "micro_f1": Exercise(micro_f1, [([{1, 2}], [{1}]), ([{1, 2}, {3}], [{1}, {4}]), ([set()], [set()])], {
+        "micro counts over all sentences; this is a mean of their F1":
+            lambda gold, found: sum(micro_f1([a], [b]) for a, b in zip(gold, found)) / len(gold),
+        "F1 is the harmonic mean of P and R, not the mean": lambda gold, found: 50 * sum(len(a & b) for a, b in zip(gold, found)) * (
+            1 / max(1, sum(map(len, gold))) + 1 / max(1, sum(map(len, found)))),
+        "that is P alone: what was missed counts, too":
+            lambda gold, found: 100 * sum(len(a & b) for a, b in zip(gold, found)) / max(1, sum(map(len, found))),
+        "in percent, please": lambda gold, found: micro_f1(gold, found) / 100,
+    }),
+    "without_width": Exercise(without_width, [(SMALL_MODEL, torch.ones(1, 6, D).double(), torch.ones(1, 6, dtype=torch.bool), batch([1, 3]), batch(2))], {
+        "this is R_s as it was, with its width": lambda model, *given: model.represent_spans(*given),
+        "the width alone is to go, not all of R_s": lambda model, *given: 0 * model.represent_spans(*given),
+        "R_s is shorter now, and FFNN no longer fits: zeros, please": lambda model, *given: model.represent_spans(*given)[..., :-3],
+        "the width stands last in eq. (4), not first": lambda model, *given: model.represent_spans(*given).masked_fill(
+            torch.arange(4 * D + 3) < 3, 0.0),
+    }, (), 3),
+}  # fmt: skip
+
+
+def check(name, answer):
+    """Says whether an exercise is solved, or what is wrong with the answer; returns the points earned."""
+    exercise = EXERCISES[name]
+    if outcome(answer, exercise.inputs[0]) is None:
+        print(f"{name}: not written yet")
+        return 0
+    fault = next((given_ for given_ in exercise.inputs if not exercise.many and not equal(outcome(answer, given_), exercise.ours(*given_))), None)
+    broken = next((test for test in exercise.properties if fault is None and not holds(test, name, answer)), None)
+    if fault is None and broken is None:
+        print(f"{name}: passed, {exercise.points} of {exercise.points}")
+        return exercise.points
+    print(f"{name}: {smell(exercise, answer) or 'not yet'}")
+    if fault:
+        print(f"  smallest input:  {', '.join(map(short, fault))}\n  yours:           {short(outcome(answer, fault))}")
+        print(f"  expected:        {short(exercise.ours(*fault))}")
+    else:
+        print(f"  does not hold: {getattr(broken, 'func', broken).__name__.removeprefix('test_').replace('_', ' ')}")
+    return 0
+
+
+def outcome(function, given_):
+    """What a function returns, or what it raises."""
+    try:
+        return function(*given_)
+    except Exception as error:  # whatever a student's function does
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def equal(mine, theirs):
+    """Whether two answers are the same, numbers within rounding."""
+    if isinstance(theirs, torch.Tensor):
+        return isinstance(mine, torch.Tensor) and mine.shape == theirs.shape and torch.allclose(mine.double(), theirs.double(), equal_nan=True)
+    return mine == (pytest.approx(theirs) if isinstance(theirs, float) else theirs)
+
+
+def holds(test, name, answer):
+    """Whether a property holds of the answer."""
+    try:
+        test(**{name: answer})
+    except BaseException:  # an assertion's, or whatever the answer or hypothesis raises
+        return False
+    return True
+
+
+def smell(exercise, answer):
+    """The misconception whose wrong answer is this one, on all inputs."""
+    alike = lambda wrong: all(equal(outcome(answer, given_), outcome(wrong, given_)) for given_ in exercise.inputs)  # noqa: E731
+    return next((misconception for misconception, wrong in exercise.wrong.items() if alike(wrong)), None)
+
+
+def short(value):
+    """An input or an answer in a line."""
+    text = str(value.tolist() if isinstance(value, torch.Tensor) else getattr(value, "__name__", value))
+    text = re.sub(r"(\d\.\d{3})\d+", r"\1", text)
+    return text if len(text) < 200 else f"{text[:200]} …"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_check_passes_our_answer_and_names_each_misconception(name, capsys):
+    exercise = EXERCISES[name]
+    assert check(name, exercise.ours) == exercise.points and "passed" in capsys.readouterr().out
+    assert check(name, lambda *given_: None) == 0 and capsys.readouterr().out == f"{name}: not written yet\n"
+    assert len(exercise.wrong) >= 3
+    for misconception, wrong in exercise.wrong.items():
+        assert check(name, wrong) == 0
+        said = capsys.readouterr().out
+        assert said.startswith(f"{name}: {misconception}\n") and ("  expected: " in said or "  does not hold: " in said)
+    assert check(name, lambda *given_: 1 / 0) == 0 and "not yet" in capsys.readouterr().out
+
+
+NOTEBOOK = json.loads((HERE / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+CODE = [cell | {"source": "".join(cell["source"])} for cell in NOTEBOOK if cell["cell_type"] == "code"]
+
+
+def printed(cell):
+    """What a cell wrote."""
+    return "".join("".join(out.get("text", "")) for out in cell["outputs"])
+
+
+def test_the_notebooks_outputs_are_those_of_its_code_and_all_of_it_ran():
+    digest = hashlib.sha256("\n".join(cell["source"] for cell in CODE).encode()).hexdigest()[:16]
+    assert f"the outputs of the code {digest}" in printed(CODE[-1]), "run it again: the README says how"
+    assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
+    kinds = {(out["output_type"], out.get("name")) for cell in CODE for out in cell["outputs"]}
+    assert kinds == {("stream", "stdout"), ("execute_result", None), ("display_data", None)}  # no error, nothing on stderr
+    assert max(len(cell["source"].splitlines()) for cell in CODE) <= 25
+
+
+def test_the_notebook_has_every_equation_in_the_papers_order_and_a_bodys_text_only_where_no_exercise_asks_for_it():
+    text = "".join("".join(cell["source"]) for cell in NOTEBOOK if cell["cell_type"] == "markdown")
+    assert re.findall(r"\\tag\{(\w+)\}", text) == [*EQUATIONS]
+    shown = "".join(map(printed, CODE)) + "".join(cell["source"] for cell in CODE)
+    for number, function in EQUATIONS.items():
+        name, answer = inspect.unwrap(function).__name__, inspect.getsource(inspect.unwrap(function)).splitlines()[-1].strip()
+        assert f"{name}(" in shown and (answer in shown) == (name not in EXERCISES), number
+
+
+def test_every_exercise_of_the_notebook_is_graded_by_its_check():
+    cells = {cell["metadata"]["nbgrader"]["grade_id"]: cell for cell in CODE if "nbgrader" in cell["metadata"]}
+    assert cells.keys() == {*EXERCISES, *(f"check-{name}" for name in EXERCISES)} and len(EXERCISES) >= 10
+    for name, exercise in EXERCISES.items():
+        stub, test = cells[name], cells[f"check-{name}"]
+        assert stub["source"].startswith(f"def {name}(") and stub["source"].endswith("    ...  # yours")
+        assert stub["metadata"]["nbgrader"]["solution"] and not stub["metadata"]["nbgrader"]["grade"]
+        assert test["source"] == f'check("{name}", {name})' and test["metadata"]["nbgrader"]["grade"] and test["metadata"]["nbgrader"]["locked"]
+        assert test["metadata"]["nbgrader"]["points"] == exercise.points and printed(test) == f"{name}: not written yet\n"
+        (value,) = [out["data"]["text/plain"] for out in test["outputs"] if out["output_type"] == "execute_result"]
+        assert "".join(value) == "0"  # the points that nbgrader takes
+    stars = [cell for cell in NOTEBOOK if "".join(cell["source"]).startswith("### Exercise") and "★" in "".join(cell["source"])]
+    assert len(stars) == 5
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom_with_its_stubs():
+    notebook = nbformat.read(HERE / "tutorial.ipynb", as_version=4)
+    begun = time.time()
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": HERE}}).execute()
+    assert time.time() - begun < 3 * 60 * (4 if os.environ.get("CI") else 2)  # on two quiet cores, three minutes
+    again = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell, old in zip(again, CODE, strict=True):
+        if "body(" in cell.source:  # the functions that it shows are those of today
+            assert printed(cell) == printed(old) or "numbers(" in cell.source
