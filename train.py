@@ -893,9 +893,8 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
     with data.reading(where, "what a run writes at its end, or a list of such records as results.json is"):
         found = json.loads(text)
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
-        for settings, record in runs:  # what is not there is told now
-            for table in tables_of(record).values():
-                {name: table[averaged(settings)][name] for name in ("p", "r", "f1")}
+        for run, what, name in itertools.product(runs, ("entity", "relation"), ("p", "r", "f1")):
+            figure([run], "", what, name)  # so that what is not there is told now
     return runs
 
 
