@@ -16,6 +16,7 @@ import socket
 import sys
 import textwrap
 import zipfile
+from base64 import b64encode
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
@@ -95,7 +96,8 @@ class Sentence:
         }
 
     def _repr_html_(self) -> str:
-        return picture(self)
+        """The picture as an image: Jupyter takes drawings out of a notebook that it does not trust yet, but not images."""
+        return f'<img alt="{escape(show(self).strip())}" src="data:image/svg+xml;base64,{b64encode(picture(self).encode()).decode()}">'
 
 
 @dataclass
