@@ -303,10 +303,10 @@ class Case:
         arguments = 1 + max(self.pair.flatten().tolist(), default=-1)
         return model(self.is_token, self.attended, self.is_token, self.span, self.width, self.pair, arguments)
 
-    def losses(self, model):
+    def losses(self, model, shares=(1.0, 1.0)):
         """L, L^s and L^r, where each span and each pair is of type 1."""
         y_s, y_r = self.scores(model)
-        return model.loss(y_s, self.is_span.long(), self.is_span, y_r, self.is_true.double(), self.is_pair)
+        return model.loss(y_s, self.is_span.long(), self.is_span, y_r, self.is_true.double(), self.is_pair, shares)
 
     def predicted(self, model):
         """The entities and relations of each sentence."""
@@ -1116,6 +1116,8 @@ def test_the_loss_of_a_setting_is_eq_11_with_its_weights(shape, weights):
     same(L_s, loop_span_loss(y_s, [1] * len(y_s)))
     same(L_r, loop_relation_loss(y_r, t_r, model.config.relation_loss))
     same(L, weights[0] * L_s.item() + weights[1] * L_r.item())
+    half, part_s, part_r = CASE.losses(model, shares=(0.5, 0.25))  # of two processes, one's
+    same(part_s, 0.5 * L_s.item()), same(part_r, 0.25 * L_r.item()), same(half, weights[0] * part_s.item() + weights[1] * part_r.item())
 
 
 @every_setting
