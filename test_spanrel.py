@@ -2360,11 +2360,14 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(tmp_path, smal
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on a file's size, as of a full disk")
-def test_a_disk_that_is_full_at_once_is_one_line(tmp_path):
-    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)); sys.argv = sys.argv[1:]; runpy.run_path('train.py', run_name='__main__')"
+@pytest.mark.parametrize("size, name, advice", [(1000, "", "start it anew"), (100000, "/model.safetensors", "go on with")])
+def test_a_disk_that_is_full_at_once_is_one_line(tmp_path, size, name, advice):
+    limited = (f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size})); sys.argv = sys.argv[1:]; "
+               "runpy.run_path('train.py', run_name='__main__')")  # fmt: skip
     done = cli("--epochs", 1, "--output", tmp_path / "run", by=("-c", limited))
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"{tmp_path}/run/model.safetensors: File too large; no epoch was finished; go on with")
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"{tmp_path}/run{name}: ") and "File too large" in said and f"; no epoch was finished; {advice}" in said
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

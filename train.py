@@ -445,8 +445,9 @@ def resumable(folder: Path):
         raise
     except (KeyboardInterrupt, DataError) as error:
         kept = "its last checkpoint is kept" if (folder / CHECKPOINT).exists() else "no epoch was finished"
-        said = f"{error}; {kept}; go on with: python train.py --resume {shlex.quote(str(folder))}"
-        raise type(error)(said.removeprefix("; ")) from None
+        begun = (folder / "config.json").exists()
+        advice = f"go on with: python train.py --resume {shlex.quote(str(folder))}" if begun else "start it anew"
+        raise type(error)(f"{error}; {kept}; {advice}".removeprefix("; ")) from None
 
 
 def resume(folder: str, given: dict) -> dict:
