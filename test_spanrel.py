@@ -2477,6 +2477,16 @@ def test_the_report_has_the_papers_figures_beside_the_mean_of_ones_own(tmp_path,
     assert f"| `python train.py --epochs 2` | 2 | 0 (0 %) | {sums[0]['argument'] + sums[1]['argument']} (" in told
 
 
+def test_missed_relations_are_summed_over_runs_with_the_share_of_each_cause():
+    told = [(None, {"missed_relations": dict(width=width, argument=2, relation=3)}) for width in (1, 2)]
+    assert train.missed_table({"ls": [*told, (None, {})], "no": [(None, {})]}).splitlines() == [
+        "**Why relations were missed**, in runs that tell", "",
+        "| command | runs | an argument is too wide | an argument missed or mistyped | the relation itself |", "| --- | --- | --- | --- | --- |",
+        "| `ls` | 2 | 3 (23 %) | 4 (31 %) | 6 (46 %) |"]  # fmt: skip
+    one = [(None, {"missed_relations": dict(width=1, argument=0, relation=0)})]
+    assert train.missed_table({"ls": one}).endswith("| `ls` | 1 | 1 (100 %) | 0 (0 %) | 0 (0 %) |")
+
+
 def test_every_missing_command_of_a_report_fills_its_cell():
     for number, tables in train.PRINTED.items():
         for dataset, models in tables.items():
