@@ -2005,6 +2005,8 @@ def test_perfect_predictions_score_100_and_empty_ones_0(both, scores):
 def test_as_many_sentences_must_be_predicted_as_there_are(scores):
     with pytest.raises(ValueError):
         scores([Sentence("s", ["w"])] * 2, [Sentence("s", ["w"])])
+    with pytest.raises(ValueError):
+        train.missed([Sentence("1", ["a"])], [], 10)
 
 
 @of(scores=train.scores)
