@@ -228,7 +228,7 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
     own = settings.encoder in RANDOM
     tokenizer = data.learn_tokenizer(corpus.train) if own else data.pretrained_tokenizer(settings.encoder)
     try:
-        encoder = build_encoder(settings.encoder if own else data.locate_encoder(settings.encoder), len(tokenizer))
+        encoder = build_encoder(settings.encoder if own else tokenizer.name_or_path, len(tokenizer))  # where it was located
     except Exception as error:  # whatever transformers raises on a folder that holds something else
         raise DataError(f"--encoder {settings.encoder}: {one_line(error)}") from None
     return assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
@@ -1065,15 +1065,16 @@ def use(asked: dict, given: dict):
     s.config.threshold, s.data_dir = given.get("threshold", s.config.threshold), given.get("data_dir", s.data_dir)
     pairs = data.read_texts(asked.get("predict", []))
     scored = run.encode(corpus_of(s).splits[s.eval_split], f"{s.dataset}, {s.eval_split}, ") if asked.get("evaluate") else []
+    encoded, gold = run.encode([sentence for sentence, _ in pairs]), [right for _, right in pairs]
     if form != "text":
-        pairs += [(encoded.sentence, encoded.sentence) for encoded in scored]
-    found = list(zip(run.annotate(run.encode([sentence for sentence, _ in pairs])), (gold for _, gold in pairs)))
+        encoded, gold = encoded + scored, gold + [e.sentence for e in scored]
+    found = list(zip(run.annotate(encoded), gold))
     if form == "json":
         print("[" + ",\n".join(json.dumps(sentence.to_json()) for sentence, _ in found) + "]")
     elif form == "html":
         print(data.page(found, f"{asked['load']}: {len(found)} sentences"))
     else:
-        print("\n".join(data.show(sentence, gold, sys.stdout.isatty()) for sentence, gold in found))
+        print("\n".join(data.show(sentence, right, sys.stdout.isatty()) for sentence, right in found))
         if scored:
             print(final_table(s, measure(run, scored)[0]))
 
