@@ -2465,28 +2465,67 @@ def test_the_report_has_the_papers_figures_beside_the_mean_of_ones_own(tmp_path,
     assert train.main(["--report", *(str(tmp_path / name) for name in ("run0", "run1", "mine.json", "run0/"))]) == 0  # twice is once
     told = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("|")]
-    assert ["ade", "spert", "88.99 / 89.59 / 89.28", "77.77 / 79.96 / 78.84", "80.00 / 90.00 / 85.00 ± 7.07", "80.00 / 90.00 / 84.70 ± 0.00", "2", "mine",
-            "20", "`python train.py --dataset ade --encoder mine --model spert`"] in lines  # fmt: skip
-    assert ["conll04", "Multi-turn QA", "89.0 / 86.6 / 87.8", "69.2 / 68.2 / 68.9", "", "", "0", "", "", ""] in lines and "68.7" in told
+    assert ["ade", "spert", "88.99 / 89.59 / 89.28", "77.77 / 79.96 / 78.84", "80.00 / 90.00 / 85.00 ± 7.07", "80.00 / 90.00 / 84.70 ± 0.00",
+            "mine", "2", "(2)"] in lines  # fmt: skip
+    assert ["conll04", "Multi-turn QA", "89.0 / 86.6 / 87.8", "69.2 / 68.2 / 68.9", "", "", "", "0", ""] in lines and "68.7" in told
     runs = [json.loads((tmp_path / f"run{seed}/metrics.json").read_text())["entity"]["micro"]["f1"] for seed in (0, 1)]
-    (toy,) = [cells for cells in lines if cells[:3] == ["toy", "multihead", ""] and cells[6:9] == ["2", "tiny", "2"] and " / " in cells[4]]
-    assert toy[4].endswith(f"{statistics.mean(runs):.2f} ± {statistics.stdev(runs):.2f}") and toy[9] == "`python train.py --epochs 2`"
+    (toy,) = [cells for cells in lines if cells[0] == "toy"]  # in Table 1 alone, since nothing is compared with it
+    assert toy[1:4] == ["multihead", "", ""] and toy[4].endswith(f"{statistics.mean(runs):.2f} ± {statistics.stdev(runs):.2f}")
+    assert toy[6:] == ["tiny", "2", "(1)"] and lines[-2][0] == "(1)" and lines[-2][-1] == "`python train.py --epochs 2`"
+    assert lines[-1][:5] == ["(2)", "85.00 ± 7.07", "84.70 ± 0.00", "2", ""] and "Differences" not in told
     missing = [line for line in told.splitlines() if line.startswith("Missing: ")]
     assert len(missing) == 4 and "`python train.py --dataset conll04 --attention dot`" in missing[1]
     assert "`python train.py --dataset ade --encoder mine --model spert --fold 4`" in missing[0] and "spert --fold 3`" not in missing[0]
     assert "`python train.py --dataset ace05 --eval-split dev --ablate local relation-sentence`" in missing[3]
     sums = [json.loads((tmp_path / f"run{seed}/metrics.json").read_text())["missed_relations"] for seed in (0, 1)]
-    assert f"| `python train.py --epochs 2` | 2 | 0 (0 %) | {sums[0]['argument'] + sums[1]['argument']} (" in told
+    assert lines[-2][5:8] == [str(sums[0][cause] + sums[1][cause]) for cause in ("width", "argument", "relation")]
 
 
-def test_missed_relations_are_summed_over_runs_with_the_share_of_each_cause():
-    told = [(None, {"missed_relations": dict(width=width, argument=2, relation=3)}) for width in (1, 2)]
-    assert train.missed_table({"ls": [*told, (None, {})], "no": [(None, {})]}).splitlines() == [
-        "**Why relations were missed**, in runs that tell", "",
-        "| command | runs | an argument is too wide | an argument missed or mistyped | the relation itself |", "| --- | --- | --- | --- | --- |",
-        "| `ls` | 2 | 3 (23 %) | 4 (31 %) | 6 (46 %) |"]  # fmt: skip
-    one = [(None, {"missed_relations": dict(width=1, argument=0, relation=0)})]
-    assert train.missed_table({"ls": one}).endswith("| `ls` | 1 | 1 (100 %) | 0 (0 %) | 0 (0 %) |")
+def recorded_run(command, gold=(), predicted=(), **more):
+    """A run as a report reads it, of these predictions."""
+    record = {"command": command, **train.scores(gold, predicted), "by_sentence": train.by_sentence(gold, predicted), **more}
+    return train.settings_in(command), record
+
+
+def test_runs_that_are_in_no_table_are_listed_with_what_they_missed():
+    told = [recorded_run("python train.py", missed_relations=dict(width=width, argument=2, relation=3), seconds=60 * width) for width in (1, 2)]
+    row = train.all_runs({"ls": [*told, recorded_run("python train.py")], "no": [recorded_run("python train.py")]}).splitlines()[-2:]
+    assert row == ["| (1) | – | – | 3 | 1.5 | 3 | 4 | 6 | `ls` |", "| (2) | – | – | 1 |  |  |  |  | `no` |"]
+
+
+@given(rng=st.randoms(use_true_random=False), dataset=st.sampled_from(["ade", "conll04"]), fold=st.integers(0, 9))
+def test_resamples_have_the_scores_of_the_sentences_that_were_drawn(rng, dataset, fold):
+    one = Sentence("s", ["a", "b"], [Entity("A", 0, 1), Entity("B", 1, 2)])
+    one.relations = [Relation("R", *one.entities)]
+    gold, predicted = ([Sentence("s", list("abcd"), *annotated(rng, 4)) for _ in range(5)] + [one] for _ in range(2))
+    run, perfect = (recorded_run(f"python train.py --dataset {dataset} --fold {fold}", gold, found) for found in (predicted, gold))
+    drawn = torch.randint(6, (train.RESAMPLES, 6), generator=torch.Generator().manual_seed(fold))
+    for what in ("entity", "relation"):
+        kinds = run[1]["by_sentence"][what].values()
+        for name in train.COUNTS:
+            assert sum(int(n) for part in kinds for n in part[name].split()) == train.tables_of(run[1])[what]["micro"][name]
+        found = train.resampled([run], what)
+        assert len(found) == train.RESAMPLES == 10_000
+        for k in range(10):
+            table = train.tables_of(train.scores([gold[i] for i in drawn[k]], [predicted[i] for i in drawn[k]]))[what]
+            assert found[k].item() == pytest.approx(table[train.averaged(run[0])]["f1"])
+        same(train.resampled([run, perfect], what), (found + train.resampled([perfect], what)) / 2)
+
+
+def test_the_full_model_is_compared_with_each_other_of_its_settings_in_pairs():
+    entity = lambda right: Entity("Peop", 0, 1 if right else 2)
+    make = lambda rights: [Sentence("s", ["a", "b"], [entity(right)], []) for right in rights]
+    gold, command = make([True] * 40), "python train.py --dataset conll04 --encoder mine"
+    run = lambda more, rights: recorded_run(f"{command} {more}".strip(), gold, make(rights))
+    groups = {command: [run("", [True] * 40), run("", [True] * 40)], f"{command} --model spert": [run("--model spert", [True, False] * 20)],
+              f"{command} --attention dot": [run("--attention dot", [True] * 40)],
+              f"{command} --epochs 9 --attention dot": [run("--epochs 9 --attention dot", [True] * 40)]}  # fmt: skip
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in train.differences(groups).splitlines()[4:]]
+    none = ["–", "–", ""]
+    assert rows[1] == ["conll04, test", "dot", "+2.00", "+3.44", "100.00 ± 0.00", "100.00", "+0.00 [+0.00, +0.00]", *none, "2, 1", "(3)"]
+    assert rows[0][:6] == ["conll04, test", "spert", "+1.29", "+2.86", "100.00 ± 0.00", "50.00"] and len(rows) == 2
+    low, high = map(float, re.fullmatch(r"\+50.00 \[\+(.*), \+(.*)\]", rows[0][6]).groups())
+    assert 50 - 1.96 * 7.9 == pytest.approx(low, abs=1.5) and 50 + 1.96 * 7.9 == pytest.approx(high, abs=1.5)  # 100 √(½ ½ / 40) = 7.9
 
 
 def test_every_missing_command_of_a_report_fills_its_cell():
@@ -2495,9 +2534,10 @@ def test_every_missing_command_of_a_report_fills_its_cell():
             for label, printed in models.items():
                 assert len(printed.split()) in (3, 7)
                 for command in train.command_for(number, dataset, label):
-                    run = train.settings_in(command.strip("`"))
+                    command = command.strip("`")
+                    run = train.settings_in(command)
                     cells = train.belonging(number, {command: [(run, {})]})
-                    assert cells[dataset, label] == [(command, [(run, {})], "")]
+                    assert cells[dataset, "", label] == [(command, [(run, {})], "")]
 
 
 def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):

@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 import os
 import platform
 import random
@@ -312,6 +313,19 @@ def tally(gold: list[set], predicted: list[set]) -> dict:
     return {"micro": prf(**{name: counts.total() for name, counts in count.items()}), "macro": macro, "by_type": by_type}
 
 
+COUNTS = ("gold", "predicted", "correct")
+
+
+def by_sentence(gold: list[Sentence], predicted: list[Sentence]) -> dict:
+    """The counts behind the scores by type, as text with a number for each sentence: what a bootstrap draws from."""
+    each, told = [tables_of(scores([right], [found])) for right, found in zip(gold, predicted, strict=True)], {}
+    for what in ("entity", "relation"):
+        parts = [tables[what]["by_type"] for tables in each]
+        count = lambda kind, name: " ".join(str(part[kind][name] if kind in part else 0) for part in parts)
+        told[what] = {kind: {name: count(kind, name) for name in COUNTS} for kind in sorted(set().union(*parts))}
+    return told
+
+
 def prf(gold: int, predicted: int, correct: int) -> dict:
     """Precision, recall and F1 in percent, 0 where undefined, with the counts."""
     p, r = 100 * correct / max(1, predicted), 100 * correct / max(1, gold)
@@ -415,7 +429,8 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
         if RANK:
             return result
         result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings),
-                   "hardware": hardware_of(run.device), "peak_memory": peak_memory(run.device), "seconds": time.time() - begun}  # fmt: skip
+                   "hardware": hardware_of(run.device), "peak_memory": peak_memory(run.device), "seconds": time.time() - begun,
+                   "by_sentence": by_sentence([e.sentence for e in scored], predicted)}  # fmt: skip
         write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
         write(folder / "metrics.json", json.dumps(result, indent=1).encode())
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -880,11 +895,13 @@ def remarks(settings: Settings, result: dict) -> list[str]:
 
 def report(paths: list[str]) -> str:
     """The paper's Tables 1 to 4 as it prints them, each beside the runs that belong there: mean ± standard deviation over seeds
-    and folds of the runs that are the same otherwise. Then why relations were missed."""
+    and folds of the runs that are the same otherwise. Then what the full model is ahead by, and all the runs with their commands."""
     groups: dict = {}
     for settings, record in itertools.chain(*data.every(recorded, zip(dict.fromkeys(map(os.path.realpath, paths))))):
-        groups.setdefault(command_of(dataclasses.replace(settings, seed=0, fold=0)), []).append((settings, record))
-    return "\n\n".join([*(report_table(number, groups) for number in PRINTED), missed_table(groups)])
+        command = command_of(dataclasses.replace(settings, seed=0, fold=0))
+        groups.setdefault(f"{command} # {record['note']}" if "note" in record else command, []).append((settings, record))
+    parts = [*(report_table(number, groups) for number in PRINTED), differences(groups), all_runs(groups)]
+    return "\n\n".join(filter(None, parts))
 
 
 def recorded(path: str) -> list[tuple[Settings, dict]]:
@@ -904,37 +921,55 @@ def settings_in(command: str) -> Settings:
     return settings_of(**flags_in(shlex.split(command)[2:])[1])
 
 
-def belonging(number: int, groups: dict) -> dict[tuple[str, str], list[tuple]]:
-    """The cells of a table, by dataset and model: those that the paper prints, and those of runs; with the groups of runs that
-    belong there. Where a corpus has phenomena, each has cells of its own."""
-    cells = {(dataset, label): [] for dataset, models in PRINTED[number].items() for label in models}
-    labels = {label for _, label in cells}
-    for command, runs in groups.items():
-        settings, record = runs[0]
-        if method(settings) in labels and (settings.dataset == "toy" or settings.eval_split == ("test" if number < 3 else "dev")):
-            for part in ["", *record.get("phenomena", {})]:
-                cells.setdefault((f"{settings.dataset} {part}".strip(), method(settings)), []).append((command, runs, part))
-    return cells
+def family(command: str) -> str:
+    """The command of the full model with the same settings: what a baseline, a variant or an ablation is to be compared with."""
+    flags = flags_in(shlex.split(command, comments=True)[2:])[1]
+    return command_of(settings_of(**{name: value for name, value in flags.items() if name not in ("model", "attention", "ablate")}))
+
+
+def belonging(number: int, groups: dict) -> dict[tuple[str, str, str], list[tuple]]:
+    """The cells of a table, by dataset, family and model, with the groups of runs that belong there: first the cells that the paper
+    prints, of any family, then those of other corpora. In Tables 2 to 4 these are there if something is compared. Where a corpus
+    has phenomena, each has cells of its own in Tables 3 and 4."""
+    cells = {(dataset, "", label): [] for dataset, models in PRINTED[number].items() for label in models}
+    labels, more = ["multihead", *dict.fromkeys(label for *_, label in cells if label != "multihead")], {}
+    compared = {family(command) for command, ((settings, _), *_) in groups.items() if method(settings) in labels[1:]}
+    for command, ((settings, record), *_) in groups.items():
+        printed, label = settings.dataset in PRINTED[number], method(settings)
+        if label not in labels or not (settings.dataset == "toy" or settings.eval_split == ("test" if number < 3 else "dev")):
+            continue
+        if printed:
+            cells[settings.dataset, "", label].append((command, groups[command], ""))
+        elif number == 1 or family(command) in compared:
+            for part in ["", *(record.get("phenomena", {}) if number > 2 else {})]:
+                key = f"{settings.dataset} {part}".strip(), family(command), label
+                more.setdefault(key, []).append((command, groups[command], part))
+    return cells | dict(sorted(more.items(), key=lambda cell: (*cell[0][:2], labels.index(cell[0][2]))))
 
 
 def report_table(number: int, groups: dict) -> str:
     """One table in Markdown, and the commands that fill what is missing."""
     cells, lines, missing = belonging(number, groups), [], []
-    for (dataset, label), found in cells.items():
+    for (dataset, _, label), found in cells.items():
         paper = [" / ".join(part.split()) for part in PRINTED[number].get(dataset, {}).get(label, "|").split("|")]
         for command, runs, part in found:
-            names = ("p", "r", "f1") if number == 1 and not part else ("f1",)
+            names = ("p", "r", "f1") if number == 1 else ("f1",)
             ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
-            same, done = runs[0][0], {settings.fold for settings, _ in runs}
-            lines.append([dataset, label, *paper, *ours, str(len(runs)), same.encoder, str(same.epochs), f"`{command}`"])
+            lines.append([dataset, label, *paper, *ours, runs[0][0].encoder, str(len(runs)), place(command, groups)])
+            done = {settings.fold for settings, _ in runs}
             missing += [f"`{command} --fold {k}`" for k in range(10) if dataset == "ade" and k not in done]
         if not found:
-            lines.append([dataset, label, *paper, "", "", "0", "", "", ""])
+            lines.append([dataset, label, *paper, "", "", "", "0", ""])
             missing += command_for(number, dataset, label)
-    heads = ["dataset", "model", "paper: entity", "relation", "here: entity", "relation", "runs", "encoder", "epochs", "command"]
+    heads = ["dataset", "model", "paper: entity", "relation", "here: entity", "relation", "encoder", "runs", "command"]
     notes = ["Multi-turn QA's P and R on conll04 give an F1 of 68.7; the paper prints 68.9."] if number == 1 else []  # [L31]
     notes += [f"Missing: {', '.join(missing)}"] if missing else []
     return "\n\n".join([f"**Table {number}**: {TITLES[number]}", markdown(heads, lines), *notes])
+
+
+def place(command: str, groups: dict) -> str:
+    """Where the last table lists a command."""
+    return f"({[*groups].index(command) + 1})"
 
 
 def command_for(number: int, dataset: str, label: str) -> list[str]:
@@ -948,23 +983,86 @@ def command_for(number: int, dataset: str, label: str) -> list[str]:
 
 def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
     """Mean ± standard deviation of a figure over runs; a dash where there is no gold to measure it by."""
-    values = []
-    for settings, record in runs:
-        table = tables_of(record["phenomena"][part] if part else record)[what]
-        if not table["micro"].get("gold", 1):
-            return "–"
-        values.append(table["micro" if part else averaged(settings)][name])
+    values = figures(runs, part, what, name)
+    if not values:
+        return "–"
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else "")
 
 
-def missed_table(groups: dict) -> str:
-    """Why relations were missed, in the runs that tell."""
+def figures(runs: list[tuple], part: str, what: str, name: str) -> list[float]:
+    """A figure of each run that has gold to measure it by, in the paper's average or for a phenomenon."""
+    tables = [(s, tables_of(record["phenomena"][part] if part else record)[what]) for s, record in runs]
+    return [table["micro" if part else averaged(s)][name] for s, table in tables if table["micro"].get("gold", 1)]
+
+
+def differences(groups: dict) -> str:
+    """By how much F1 of the full model is ahead of that of each other model with the same settings, with the 95 % interval of a
+    paired bootstrap over the sentences (Koehn 2004), beside the margin that the paper prints."""
     lines = []
     for command, runs in groups.items():
-        if told := [record["missed_relations"] for _, record in runs if "missed_relations" in record]:
-            sums = [sum(record[cause] for record in told) for cause in CAUSES]
-            lines.append([f"`{command}`", str(len(told)), *(f"{count} ({100 * count / max(1, sum(sums)):.0f} %)" for count in sums)])
-    return "**Why relations were missed**, in runs that tell\n\n" + markdown(["command", "runs", *CAUSES.values()], lines)
+        full, (settings, _) = groups.get(family(command), runs), runs[0]
+        folds = {s.fold for s, _ in full} & {s.fold for s, _ in runs}
+        pair = [[run for run in part if run[0].fold in folds] for part in (full, runs)]
+        if full is not runs and folds and all("by_sentence" in record for _, record in pair[0] + pair[1]):
+            cells = itertools.chain(margins(settings), difference(*pair, "entity"), difference(*pair, "relation"))
+            lines.append([f"{settings.dataset}, {settings.eval_split}", method(settings), *cells, f"{len(pair[0])}, {len(pair[1])}", place(command, groups)])
+    heads = ["dataset", "other", "paper: entity", "relation", "here, entity: full", "other", "full − other", "relation: full", "other",
+             "full − other", "runs", "command"]  # fmt: skip
+    title = f"**Differences** in F1, full − other [95 % interval over {RESAMPLES:,} resamples of the sentences]"
+    return f"{title}\n\n{markdown(heads, lines)}" if lines else ""
+
+
+def difference(full: list[tuple], other: list[tuple], what: str) -> list[str]:
+    """F1 of both, and by how much the first is ahead, with its interval."""
+    means = [statistics.mean(values) for part in (full, other) if (values := figures(part, "", what, "f1"))]
+    if not means:
+        return ["–", "–", ""]
+    low, high = (resampled(full, what) - resampled(other, what)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return [*(figure(part, "", what, "f1") for part in (full, other)), f"{operator.sub(*means):+.2f} [{low:+.2f}, {high:+.2f}]"]
+
+
+def margins(settings: Settings) -> list[str]:
+    """The same differences between the figures that the paper prints, where it does."""
+    for number in (1, 2) if settings.eval_split == "test" else (3, 4):
+        models = PRINTED[number].get(settings.dataset, {})
+        if {"multihead", method(settings)} <= models.keys():
+            full, other = ([float(part.split()[-1]) for part in models[name].split("|")] for name in ("multihead", method(settings)))
+            return [f"{ours - theirs:+.2f}" for ours, theirs in zip(full, other)]
+    return ["", ""]
+
+
+RESAMPLES = 10_000
+
+
+def resampled(runs: list[tuple], what: str) -> torch.Tensor:
+    """F1 (RESAMPLES) on as many sentences drawn with replacement, mean over the runs; the draws are the same for all runs on the
+    same sentences, so that a difference is a paired one."""
+    every = []
+    for settings, record in runs:
+        kinds = record["by_sentence"][what].values()
+        counts = torch.tensor([[[int(n) for n in part[name].split()] for name in COUNTS] for part in kinds], dtype=torch.float64)
+        size = counts.shape[-1]
+        drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(settings.fold))
+        times = torch.stack([torch.bincount(one, minlength=size) for one in drawn]).double()  # how often each sentence was drawn
+        sums = counts @ times.T  # (types, gold predicted correct, RESAMPLES)
+        gold, predicted, correct = (sums.sum(0, keepdim=True) if averaged(settings) == "micro" else sums).unbind(1)
+        there = gold + predicted > 0  # as `tally`: types that are in gold or predicted
+        every.append((200 * correct / (gold + predicted).clamp(min=1)).sum(0) / there.sum(0).clamp(min=1))
+    return torch.stack(every).mean(0)
+
+
+def all_runs(groups: dict) -> str:
+    """Each command with its scores, those that are in no table among them, and why relations were missed, in runs that tell."""
+    lines = []
+    for command, runs in groups.items():
+        told = [record["missed_relations"] for _, record in runs if "missed_relations" in record]
+        sums = [str(sum(record[cause] for record in told)) if told else "" for cause in CAUSES]
+        seconds = [record["seconds"] for _, record in runs if "seconds" in record]
+        scores_ = [figure(runs, "", what, "f1") for what in ("entity", "relation")]
+        minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else ""
+        lines.append([place(command, groups), *scores_, str(len(runs)), minutes, *sums, f"`{command}`"])
+    heads = ["", "entity F1", "relation F1", "runs", "minutes each", *(f"relations missed: {cause}" for cause in CAUSES.values()), "command"]
+    return f"**All runs**, with seeds and folds together\n\n{markdown(heads, lines)}"
 
 
 def markdown(heads: list[str], lines: list[list[str]]) -> str:
