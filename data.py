@@ -44,6 +44,19 @@ class Entity:
     end: int
     score: float | None = field(default=None, compare=False)  # the model's posterior, when predicted
 
+    def overlaps(self, other: "Entity") -> bool:
+        """Do they share a word?"""
+        return self.start < other.end and other.start < self.end
+
+
+def likeliest(entities: list[Entity]) -> list[Entity]:
+    """Those that overlap none with a higher score that is kept; of equals the first [L37]."""
+    kept: list[Entity] = []
+    for entity in sorted(entities, key=lambda e: -e.score):
+        if not any(entity.overlaps(other) for other in kept):
+            kept.append(entity)
+    return [entity for entity in entities if entity in kept]
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -913,7 +926,7 @@ def card(corpus: Corpus, max_width: int = 10, tokenizer=None) -> str:
     parts = [corpus.train, corpus.dev, corpus.test, corpus.train + corpus.dev + corpus.test]
     count = lambda f: [sum(map(f, part)) for part in parts]
     wide = lambda e: e.end - e.start > max_width
-    overlap = lambda s: any(a.start < b.end and b.start < a.end for a, b in itertools.combinations(s.entities, 2))
+    overlap = lambda s: any(a.overlaps(b) for a, b in itertools.combinations(s.entities, 2))
     first = {tuple(s.words): id(s) for s in reversed(parts[-1])}
     rows = [("sentences", count(lambda s: 1)), ("words", count(lambda s: len(s.words)))]
     known = {(type(item), item.type) for s in corpus.train for item in s.entities + s.relations}

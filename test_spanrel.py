@@ -2172,6 +2172,32 @@ def test_the_tokenizer_of_a_random_encoder_is_learned_from_train_alone():
     assert "zzzzz" not in train.new_run(train.settings_of(), corpus).tokenizer.get_vocab()
 
 
+@given(rng=st.randoms(use_true_random=False))
+def test_flat_keeps_the_likeliest_of_overlapping_entities(rng):
+    entities = [dataclasses.replace(e, score=rng.randrange(4) / 4) for e in annotated(rng, 6)[0]]
+    kept = data.likeliest(entities)
+    assert kept == [e for e in entities if e in kept] and not any(a.overlaps(b) for a, b in itertools.combinations(kept, 2))
+    for e in entities:
+        rivals = [other for other in kept if set(range(e.start, e.end)) & set(range(other.start, other.end))]
+        assert e in kept or any((-other.score, entities.index(other)) < (-e.score, entities.index(e)) for other in rivals)
+
+
+def test_a_saved_run_is_read_flat_where_that_is_asked_for(saved_run, monkeypatch, small_toy, capsys):
+    run, found = train.load(saved_run), [Entity("Drug", 0, 2), Entity("Drug", 1, 3), Entity("Drug", 3, 4)]
+    example = data.prediction_example(coded(Sentence("s", list("abcd"))), 10)
+    spans = [example.spans.index((e.start, e.end)) for e in found]
+    results = [(span, 1, score) for span, score in zip(spans, (0.7, 0.8, 0.6))], [(0, 2, 1, 0.9), (1, 2, 1, 0.9), (2, 1, 1, 0.9)]
+    assert len(run.annotated(example, *results).entities) == len(run.annotated(example, *results).relations) == 3
+    run.settings.flat = True
+    read = run.annotated(example, *results)
+    assert [(e.start, e.end) for e in read.entities] == [(1, 3), (3, 4)] and len(read.relations) == 2
+    seen = []
+    monkeypatch.setattr(train.Run, "annotate", lambda run, encoded: seen.append(run.settings.flat) or [e.sentence for e in encoded])
+    for flags in ((), ("--flat",)):
+        assert train.main(["--load", str(saved_run), "--evaluate", *flags]) == 0
+    assert not seen[0] and seen[-1]
+
+
 def test_ade_is_reported_by_macro_average_and_the_others_by_micro():
     table = {"micro": {"f1": 1}, "macro": {"f1": 2}}
     assert [table[train.averaged(train.Settings(dataset=name))]["f1"] for name in ("ade", "conll04", "ace05", "toy")] == [2, 1, 1, 1]

@@ -66,6 +66,7 @@ class Settings:
     negative_count: int = setting(0, "this many negatives in each sentence instead, if not 0")
     pairs_among: str = setting("gold", "training pairs: among gold or all sampled spans [L13]", ("gold", "sampled"))
     train_on_dev: bool = setting(False, "train on train and dev, and keep the last epoch [L14]")
+    flat: bool = setting(False, "of predicted entities that overlap keep the likeliest; for CoNLL04, which has none [L37]")
     eval_split: str = setting("test", "the split scored at the end; dev while settings are being chosen", ("test", "dev"))
     seed: int = setting(0, "of weights, order, dropout and negatives")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
@@ -175,6 +176,9 @@ class Run:
         """The example's sentence with what `SpanRel.predict` returned for it."""
         found = [Entity(self.entity_types[kind - 1], *example.spans[span], score=score) for span, kind, score in entities]
         related = [Relation(self.relation_types[kind - 1], found[a], found[b], score) for a, b, kind, score in relations]
+        if self.settings.flat:
+            found = data.likeliest(found)
+            related = [r for r in related if r.head in found and r.tail in found]
         return dataclasses.replace(example.encoded.sentence, entities=found, relations=related)
 
     def batch(self, examples: list[data.Example]) -> data.Batch:
@@ -1004,8 +1008,9 @@ def differences(groups: dict) -> str:
         folds = {s.fold for s, _ in full} & {s.fold for s, _ in runs}
         pair = [[run for run in part if run[0].fold in folds] for part in (full, runs)]
         if full is not runs and folds and all("by_sentence" in record for _, record in pair[0] + pair[1]):
-            cells = itertools.chain(margins(settings), difference(*pair, "entity"), difference(*pair, "relation"))
-            lines.append([f"{settings.dataset}, {settings.eval_split}", method(settings), *cells, f"{len(pair[0])}, {len(pair[1])}", place(command, groups)])
+            counts, name = ", ".join(str(len(part)) for part in pair), f"{settings.dataset}, {settings.eval_split}"
+            cells = [*margins(settings), *difference(*pair, "entity"), *difference(*pair, "relation")]
+            lines.append([name, method(settings), *cells, counts, place(command, groups)])
     heads = ["dataset", "other", "paper: entity", "relation", "here, entity: full", "other", "full − other", "relation: full", "other",
              "full − other", "runs", "command"]  # fmt: skip
     title = f"**Differences** in F1, full − other [95 % interval over {RESAMPLES:,} resamples of the sentences]"
@@ -1061,8 +1066,8 @@ def all_runs(groups: dict) -> str:
         scores_ = [figure(runs, "", what, "f1") for what in ("entity", "relation")]
         minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else ""
         lines.append([place(command, groups), *scores_, str(len(runs)), minutes, *sums, f"`{command}`"])
-    heads = ["", "entity F1", "relation F1", "runs", "minutes each", *(f"relations missed: {cause}" for cause in CAUSES.values()), "command"]
-    return f"**All runs**, with seeds and folds together\n\n{markdown(heads, lines)}"
+    heads = ["", "entity F1", "relation F1", "runs", "minutes each", *(f"missed: {cause}" for cause in CAUSES.values()), "command"]
+    return f"**All runs**, seeds and folds together, and why relations were missed\n\n{markdown(heads, lines)}"
 
 
 def markdown(heads: list[str], lines: list[list[str]]) -> str:
@@ -1074,7 +1079,7 @@ def markdown(heads: list[str], lines: list[list[str]]) -> str:
 
 FORMATS = ("text", "json", "html")
 # What a command line may ask for beside a new run: the flags that go with it.
-MODES = {"load": ("predict", "evaluate", "format", "device", "data_dir", "threshold"), "resume": ("device", "data_dir"),
+MODES = {"load": ("predict", "evaluate", "format", "device", "data_dir", "threshold", "flat"), "resume": ("device", "data_dir"),
          "report": (), "benchmark": [f.name for kind in (Settings, Config) for f in dataclasses.fields(kind)]}  # fmt: skip
 
 
@@ -1161,6 +1166,7 @@ def use(asked: dict, given: dict):
     form, run = asked.get("format", "text"), load(asked["load"], given.get("device", "auto"))
     s = run.settings
     s.config.threshold, s.data_dir = given.get("threshold", s.config.threshold), given.get("data_dir", s.data_dir)
+    s.flat = given.get("flat", s.flat)
     pairs = data.read_texts(asked.get("predict", []))
     scored = run.encode(corpus_of(s).splits[s.eval_split], f"{s.dataset}, {s.eval_split}, ") if asked.get("evaluate") else []
     encoded, gold = run.encode([sentence for sentence, _ in pairs]), [right for _, right in pairs]
