@@ -2509,8 +2509,9 @@ def test_the_report_has_the_papers_figures_beside_the_mean_of_ones_own(tmp_path,
 
 def recorded_run(command, gold=(), predicted=(), **more):
     """A run as a report reads it, of these predictions."""
-    record = {"command": command, **train.scores(gold, predicted), "by_sentence": train.by_sentence(gold, predicted), **more}
-    return train.settings_in(command), record
+    settings = train.settings_in(command)
+    counts = train.by_sentence(gold, predicted, train.averaged(settings))
+    return settings, {"command": command, **train.scores(gold, predicted), "by_sentence": counts, **more}
 
 
 def test_runs_that_are_in_no_table_are_listed_with_what_they_missed():

@@ -320,11 +320,12 @@ def tally(gold: list[set], predicted: list[set]) -> dict:
 COUNTS = ("gold", "predicted", "correct")
 
 
-def by_sentence(gold: list[Sentence], predicted: list[Sentence]) -> dict:
-    """The counts behind the scores by type, as text with a number for each sentence: what a bootstrap draws from."""
+def by_sentence(gold: list[Sentence], predicted: list[Sentence], average: str) -> dict:
+    """The counts behind the scores, as text with a number for each sentence: what a bootstrap draws from. Of each type where the
+    average is macro, else of all together."""
     each, told = [tables_of(scores([right], [found])) for right, found in zip(gold, predicted, strict=True)], {}
     for what in ("entity", "relation"):
-        parts = [tables[what]["by_type"] for tables in each]
+        parts = [tables[what]["by_type"] if average == "macro" else {"all": tables[what]["micro"]} for tables in each]
         count = lambda kind, name: " ".join(str(part[kind][name] if kind in part else 0) for part in parts)
         told[what] = {kind: {name: count(kind, name) for name in COUNTS} for kind in sorted(set().union(*parts))}
     return told
@@ -434,7 +435,7 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
             return result
         result |= {"best_epoch": best, "settings": dataclasses.asdict(settings), "command": command_of(settings),
                    "hardware": hardware_of(run.device), "peak_memory": peak_memory(run.device), "seconds": time.time() - begun,
-                   "by_sentence": by_sentence([e.sentence for e in scored], predicted)}  # fmt: skip
+                   "by_sentence": by_sentence([e.sentence for e in scored], predicted, averaged(settings))}  # fmt: skip
         write(folder / "predictions.json", json.dumps([sentence.to_json() for sentence in predicted]).encode())
         write(folder / "metrics.json", json.dumps(result, indent=1).encode())
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -1049,8 +1050,7 @@ def resampled(runs: list[tuple], what: str) -> torch.Tensor:
         size = counts.shape[-1]
         drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(settings.fold))
         times = torch.stack([torch.bincount(one, minlength=size) for one in drawn]).double()  # how often each sentence was drawn
-        sums = counts @ times.T  # (types, gold predicted correct, RESAMPLES)
-        gold, predicted, correct = (sums.sum(0, keepdim=True) if averaged(settings) == "micro" else sums).unbind(1)
+        gold, predicted, correct = (counts @ times.T).unbind(1)  # each (types, RESAMPLES); a single row where the average is micro
         there = gold + predicted > 0  # as `tally`: types that are in gold or predicted
         every.append((200 * correct / (gold + predicted).clamp(min=1)).sum(0) / there.sum(0).clamp(min=1))
     return torch.stack(every).mean(0)
