@@ -1864,6 +1864,8 @@ BAD_INPUTS = {  # files beside a good corpus and a good run, the command, and wh
     "a report of nothing": ({}, ("--report", "nowhere"), "nowhere: No such file or directory"),
     "a report of a run without scores": ({}, ("--report", "run"), "run/metrics.json: No such file or directory"),
     "a report of something else": ({"mine.json": b'[{"command": "ls"}]'}, ("--report", "mine.json"), "mine.json: KeyError"),
+    "a report of counts for some sentences": ({"mine.json": json.dumps([{"command": "python train.py", **train.scores([], []), "by_sentence":
+        {"entity": {"all": {"gold": "1 2", "predicted": "1", "correct": "1"}}}}]).encode()}, ("--report", "mine.json"), "mine.json: "),
     "a report of a command of yesterday": ({"mine.json": b'[{"command": "python train.py --glue 1"}]'}, ("--report", "mine.json"), "unrecognized arguments: --glue 1"),
 }  # fmt: skip
 
@@ -2552,6 +2554,8 @@ def test_the_full_model_is_compared_with_each_other_of_its_settings_in_pairs():
     assert rows[1] == ["conll04, test", "dot", "+2.00", "+3.44", "100.00 ± 0.00", "100.00", "+0.00 [+0.00, +0.00]", *none, "2, 1", "(3)"]
     assert rows[0][:6] == ["conll04, test", "spert", "+1.29", "+2.86", "100.00 ± 0.00", "50.00"] and len(rows) == 2
     low, high = map(float, re.fullmatch(r"\+50.00 \[\+(.*), \+(.*)\]", rows[0][6]).groups())
+    elsewhere = recorded_run(f"{command} --attention dot", gold[1:], gold[1:])
+    assert train.differences({command: [run("", [True] * 40)], f"{command} --attention dot": [elsewhere]}) == ""  # of other sentences
     assert 50 - 1.96 * 7.9 == pytest.approx(low, abs=1.5) and 50 + 1.96 * 7.9 == pytest.approx(high, abs=1.5)  # 100 √(½ ½ / 40) = 7.9
 
 

@@ -855,8 +855,8 @@ PRINTED = {
     4: {"ace05": {"multihead": "88.10 | 62.13", "multihead local": "87.96 | 60.56", "multihead relation-sentence": "88.21 | 61.77",
                   "multihead local relation-sentence": "87.91 | 59.66"}},
 }  # fmt: skip
-TITLES = {1: "the model and its rivals, on test", 2: "attention variants, on test", 3: "span representations taken away, on dev",
-          4: "relation representations taken away, on dev"}  # fmt: skip
+TITLES = {1: "the model and its rivals, on test", 2: "attention variants, on test",
+          3: "span representations taken away, on dev; toy on test", 4: "relation representations taken away, on dev; toy on test"}  # fmt: skip
 CAUSES = {"width": "an argument is too wide", "argument": "an argument missed or mistyped", "relation": "the relation itself"}
 
 
@@ -876,8 +876,8 @@ def final_table(settings: Settings, result: dict) -> str:
     rows += [(f"  entity: {kind}", part, None) for kind, part in entity["by_type"].items()]
     rows += [(f"  relation: {kind}", None, part) for kind, part in relation["by_type"].items()]
     printed = [PRINTED[k].get(settings.dataset, {}).get(method(settings)) for k in (1, 2) if settings.eval_split == "test"]
-    for figures in list(filter(None, printed))[:1]:
-        parts = [dict(zip(("f1", "r", "p"), map(float, part.split()[::-1]))) for part in figures.split("|")]
+    for row in list(filter(None, printed))[:1]:
+        parts = [dict(zip(("f1", "r", "p"), map(float, part.split()[::-1]))) for part in row.split("|")]
         rows.append((f"the paper, {method(settings)}", *parts))
     there = lambda part: part and part.get("gold", 1) + part.get("predicted", 1)
     cells = lambda part: "".join(f"{part[k]:8.2f}" if there(part) and k in part else " " * 8 for k in ("p", "r", "f1"))
@@ -917,7 +917,7 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
         found = json.loads(text)
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
         for run, what, name in itertools.product(runs, ("entity", "relation"), ("p", "r", "f1")):
-            figure([run], "", what, name)  # so that what is not there is told now
+            figure([run], "", what, name), counts_of(run[1], what)  # so that what is not there is told now
     return runs
 
 
@@ -1006,9 +1006,9 @@ def differences(groups: dict) -> str:
     lines = []
     for command, runs in groups.items():
         full, (settings, _) = groups.get(family(command), runs), runs[0]
-        folds = {s.fold for s, _ in full} & {s.fold for s, _ in runs}
-        pair = [[run for run in part if run[0].fold in folds] for part in (full, runs)]
-        if full is not runs and folds and all("by_sentence" in record for _, record in pair[0] + pair[1]):
+        both = scored_alike(full) & scored_alike(runs)
+        pair = [[run for run in part if scored_alike([run]) & both] for part in (full, runs)]
+        if full is not runs and all(pair):
             counts, name = ", ".join(str(len(part)) for part in pair), f"{settings.dataset}, {settings.eval_split}"
             cells = [*margins(settings), *difference(*pair, "entity"), *difference(*pair, "relation")]
             lines.append([name, method(settings), *cells, counts, place(command, groups)])
@@ -1016,6 +1016,18 @@ def differences(groups: dict) -> str:
              "full − other", "runs", "command"]  # fmt: skip
     title = f"**Differences** in F1, full − other [95 % interval over {RESAMPLES:,} resamples of the sentences]"
     return f"{title}\n\n{markdown(heads, lines)}" if lines else ""
+
+
+def counts_of(record: dict, what: str) -> torch.Tensor:
+    """The counts of `by_sentence` (types, gold predicted correct, sentences); no types where a record has none."""
+    kinds = record.get("by_sentence", {}).get(what, {}).values()
+    return torch.tensor([[[int(n) for n in part[name].split()] for name in COUNTS] for part in kinds], dtype=torch.float64)
+
+
+def scored_alike(runs: list[tuple]) -> set[tuple]:
+    """Runs can be compared sentence by sentence if these share something: a fold with the gold of its sentences."""
+    told = [(settings.fold, counts_of(record, "entity")) for settings, record in runs if "by_sentence" in record]
+    return {(fold, *counts[:, 0].sum(0).tolist()) for fold, counts in told if len(counts)}
 
 
 def difference(full: list[tuple], other: list[tuple], what: str) -> list[str]:
@@ -1045,8 +1057,7 @@ def resampled(runs: list[tuple], what: str) -> torch.Tensor:
     same sentences, so that a difference is a paired one."""
     every = []
     for settings, record in runs:
-        kinds = record["by_sentence"][what].values()
-        counts = torch.tensor([[[int(n) for n in part[name].split()] for name in COUNTS] for part in kinds], dtype=torch.float64)
+        counts = counts_of(record, what)
         size = counts.shape[-1]
         drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(settings.fold))
         times = torch.stack([torch.bincount(one, minlength=size) for one in drawn]).double()  # how often each sentence was drawn
