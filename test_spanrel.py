@@ -2550,10 +2550,10 @@ def test_the_full_model_is_compared_with_each_other_of_its_settings_in_pairs():
               f"{command} --attention dot": [run("--attention dot", [True] * 40)],
               f"{command} --epochs 9 --attention dot": [run("--epochs 9 --attention dot", [True] * 40)]}  # fmt: skip
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in train.differences(groups).splitlines()[4:]]
-    none = ["–", "–", ""]
-    assert rows[1] == ["conll04, test", "dot", "+2.00", "+3.44", "100.00 ± 0.00", "100.00", "+0.00 [+0.00, +0.00]", *none, "2, 1", "(3)"]
-    assert rows[0][:6] == ["conll04, test", "spert", "+1.29", "+2.86", "100.00 ± 0.00", "50.00"] and len(rows) == 2
-    low, high = map(float, re.fullmatch(r"\+50.00 \[\+(.*), \+(.*)\]", rows[0][6]).groups())
+    assert rows[2] == ["conll04, test", "dot", "entity", "+2.00", "+0.00 [+0.00, +0.00]", "100.00 ± 0.00", "100.00", "2, 1", "(3)"]
+    assert rows[3] == ["conll04, test", "dot", "relation", "+3.44", "–", "–", "–", "2, 1", "(3)"] and len(rows) == 4
+    assert rows[0][:4] == ["conll04, test", "spert", "entity", "+1.29"] and rows[0][5:7] == ["100.00 ± 0.00", "50.00"] and rows[1][3] == "+2.86"
+    low, high = map(float, re.fullmatch(r"\+50.00 \[\+(.*), \+(.*)\]", rows[0][4]).groups())
     elsewhere = recorded_run(f"{command} --attention dot", gold[1:], gold[1:])
     assert train.differences({command: [run("", [True] * 40)], f"{command} --attention dot": [elsewhere]}) == ""  # of other sentences
     assert 50 - 1.96 * 7.9 == pytest.approx(low, abs=1.5) and 50 + 1.96 * 7.9 == pytest.approx(high, abs=1.5)  # 100 √(½ ½ / 40) = 7.9

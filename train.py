@@ -1009,12 +1009,11 @@ def differences(groups: dict) -> str:
         both = scored_alike(full) & scored_alike(runs)
         pair = [[run for run in part if scored_alike([run]) & both] for part in (full, runs)]
         if full is not runs and all(pair):
-            counts, name = ", ".join(str(len(part)) for part in pair), f"{settings.dataset}, {settings.eval_split}"
-            cells = [*margins(settings), *difference(*pair, "entity"), *difference(*pair, "relation")]
-            lines.append([name, method(settings), *cells, counts, place(command, groups)])
-    heads = ["dataset", "other", "paper: entity", "relation", "here, entity: full", "other", "full − other", "relation: full", "other",
-             "full − other", "runs", "command"]  # fmt: skip
-    title = f"**Differences** in F1, full − other [95 % interval over {RESAMPLES:,} resamples of the sentences]"
+            name, counts = f"{settings.dataset}, {settings.eval_split}", ", ".join(str(len(part)) for part in pair)
+            for what, margin in zip(("entity", "relation"), margins(settings)):
+                lines.append([name, method(settings), what, margin, *difference(*pair, what), counts, place(command, groups)])
+    heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other", "runs", "other's command"]
+    title = f"**Differences** between the full model and others, with 95 % intervals over {RESAMPLES:,} resamples of the sentences"
     return f"{title}\n\n{markdown(heads, lines)}" if lines else ""
 
 
@@ -1031,12 +1030,13 @@ def scored_alike(runs: list[tuple]) -> set[tuple]:
 
 
 def difference(full: list[tuple], other: list[tuple], what: str) -> list[str]:
-    """F1 of both, and by how much the first is ahead, with its interval."""
+    """By how much F1 of the first is ahead, with its interval, and F1 of both."""
     means = [statistics.mean(values) for part in (full, other) if (values := figures(part, "", what, "f1"))]
+    both = [figure(part, "", what, "f1") for part in (full, other)]
     if not means:
-        return ["–", "–", ""]
+        return ["–", *both]
     low, high = (resampled(full, what) - resampled(other, what)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return [*(figure(part, "", what, "f1") for part in (full, other)), f"{operator.sub(*means):+.2f} [{low:+.2f}, {high:+.2f}]"]
+    return [f"{operator.sub(*means):+.2f} [{low:+.2f}, {high:+.2f}]", *both]
 
 
 def margins(settings: Settings) -> list[str]:
