@@ -856,7 +856,8 @@ PRINTED = {
                   "multihead local relation-sentence": "87.91 | 59.66"}},
 }  # fmt: skip
 TITLES = {1: "the model and its rivals, on test", 2: "attention variants, on test",
-          3: "span representations taken away, on dev; toy on test", 4: "relation representations taken away, on dev; toy on test"}  # fmt: skip
+          3: "span representations taken away, on dev; toy on test",
+          4: "relation representations taken away, on dev; toy on test"}  # fmt: skip
 CAUSES = {"width": "an argument is too wide", "argument": "an argument missed or mistyped", "relation": "the relation itself"}
 
 
