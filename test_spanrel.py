@@ -1863,9 +1863,10 @@ BAD_INPUTS = {  # files beside a good corpus and a good run, the command, and wh
     "half a checkpoint": ({"run/checkpoint.safetensors": b"x"}, ("--resume", "run"), "run/checkpoint.safetensors: not a checkpoint of this run"),
     "a report of nothing": ({}, ("--report", "nowhere"), "nowhere: No such file or directory"),
     "a report of a run without scores": ({}, ("--report", "run"), "run/metrics.json: No such file or directory"),
-    "a report of something else": ({"mine.json": b'[{"command": "ls"}]'}, ("--report", "mine.json"), "mine.json: KeyError"),
+    "a report of something else": ({"mine.json": b'[{"command": "ls"}]'}, ("--report", "mine.json"), "mine.json: 'ls' trains nothing"),
     "a report of counts for some sentences": ({"mine.json": json.dumps([{"command": "python train.py", **train.scores([], []), "by_sentence":
         {"entity": {"all": {"gold": "1 2", "predicted": "1", "correct": "1"}}}}]).encode()}, ("--report", "mine.json"), "mine.json: "),
+    "a report of what is no run": ({"mine.json": b'[{"command": "python train.py --load x"}]'}, ("--report", "mine.json"), "trains nothing"),
     "a report of a command of yesterday": ({"mine.json": b'[{"command": "python train.py --glue 1"}]'}, ("--report", "mine.json"), "unrecognized arguments: --glue 1"),
 }  # fmt: skip
 
@@ -2534,29 +2535,58 @@ def test_resamples_have_the_scores_of_the_sentences_that_were_drawn(rng, dataset
         for name in train.COUNTS:
             assert sum(int(n) for part in kinds for n in part[name].split()) == train.tables_of(run[1])[what]["micro"][name]
         found = train.resampled([run], what)
-        assert len(found) == train.RESAMPLES == 10_000
-        for k in range(10):
-            table = train.tables_of(train.scores([gold[i] for i in drawn[k]], [predicted[i] for i in drawn[k]]))[what]
-            assert found[k].item() == pytest.approx(table[train.averaged(run[0])]["f1"])
+        assert len(found) - 1 == train.RESAMPLES == 10_000
+        for of_draw, draw in zip(found, [range(6), *drawn[:10]]):
+            table = train.tables_of(train.scores([gold[i] for i in draw], [predicted[i] for i in draw]))[what]
+            assert of_draw.item() == pytest.approx(table[train.averaged(run[0])]["f1"])
         same(train.resampled([run, perfect], what), (found + train.resampled([perfect], what)) / 2)
 
 
-def test_the_full_model_is_compared_with_each_other_of_its_settings_in_pairs():
-    entity = lambda right: Entity("Peop", 0, 1 if right else 2)
-    make = lambda rights: [Sentence("s", ["a", "b"], [entity(right)], []) for right in rights]
-    gold, command = make([True] * 40), "python train.py --dataset conll04 --encoder mine"
-    run = lambda more, rights: recorded_run(f"{command} {more}".strip(), gold, make(rights))
-    groups = {command: [run("", [True] * 40), run("", [True] * 40)], f"{command} --model spert": [run("--model spert", [True, False] * 20)],
-              f"{command} --attention dot": [run("--attention dot", [True] * 40)],
-              f"{command} --epochs 9 --attention dot": [run("--epochs 9 --attention dot", [True] * 40)]}  # fmt: skip
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in train.differences(groups).splitlines()[4:]]
-    assert rows[2] == ["conll04, test", "dot", "entity", "+2.00", "+0.00 [+0.00, +0.00]", "100.00 ± 0.00", "100.00", "2, 1", "(3)"]
-    assert rows[3] == ["conll04, test", "dot", "relation", "+3.44", "–", "–", "–", "2, 1", "(3)"] and len(rows) == 4
-    assert rows[0][:4] == ["conll04, test", "spert", "entity", "+1.29"] and rows[0][5:7] == ["100.00 ± 0.00", "50.00"] and rows[1][3] == "+2.86"
-    low, high = map(float, re.fullmatch(r"\+50.00 \[\+(.*), \+(.*)\]", rows[0][4]).groups())
-    elsewhere = recorded_run(f"{command} --attention dot", gold[1:], gold[1:])
-    assert train.differences({command: [run("", [True] * 40)], f"{command} --attention dot": [elsewhere]}) == ""  # of other sentences
-    assert 50 - 1.96 * 7.9 == pytest.approx(low, abs=1.5) and 50 + 1.96 * 7.9 == pytest.approx(high, abs=1.5)  # 100 √(½ ½ / 40) = 7.9
+def differences(groups):
+    """The rows of the report's differences, with the interval as numbers."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in train.difference_table(groups).splitlines()[4:]]
+    return [[*row[:4], *map(float, re.findall(r"[+-][\d.]+", row[4])), *row[5:]] for row in rows]
+
+
+def of_rights(command, rights, size=40):
+    """A run that finds the first `rights` of as many entities as sentences, one in each."""
+    gold, wrong = (Sentence("s", ["a", "b"], [Entity("Peop", 0, end)], []) for end in (1, 2))
+    return recorded_run(command, [gold] * size, [gold] * rights + [wrong] * (size - rights))
+
+
+def test_the_full_model_is_compared_with_each_other_of_its_flags_in_pairs():
+    command = "python train.py --dataset conll04 --encoder mine"
+    groups = {command: [of_rights(command, 30), of_rights(command, 30)]}
+    for more, rights in {"--model spert": 20, "--attention dot": 30, "--epochs 9 --attention dot": 40}.items():
+        groups[f"{command} {more}"] = [of_rights(f"{command} {more}", rights)]
+    rows, nothing = differences(groups), ["–", "–", "2, 1"]
+    assert rows[2] == ["conll04, test", "dot", "entity", "+2.00", 0, 0, 0, "75.00 ± 0.00", "75.00", "2, 1", "(3)"]  # as they are right on the same
+    assert rows[3] == ["conll04, test", "dot", "relation", "+3.44", *nothing, "(3)"] and len(rows) == 4
+    assert rows[0][:5] == ["conll04, test", "spert", "entity", "+1.29", 25] and rows[0][7:9] == ["75.00 ± 0.00", "50.00"] and rows[1][3] == "+2.86"
+    spread = 1.96 * 100 * math.sqrt(0.25 * 0.75 / 40)  # of a sum of 40, each 1 with probability ¼: they differ on ten sentences
+    assert rows[0][5:7] == pytest.approx([25 - spread, 25 + spread], abs=1.5)
+
+
+def test_only_runs_on_the_same_sentences_are_compared_and_each_fold_counts_once():
+    full = lambda fold, rights, size=40: of_rights(f"python train.py --dataset ade --fold {fold}", rights, size)
+    spert = lambda fold, rights, size=40: of_rights(f"python train.py --dataset ade --fold {fold} --model spert", rights, size)
+    key = "python train.py --dataset ade"
+    groups = lambda ours, theirs: {key: ours, f"{key} --model spert": theirs}
+    (row, _) = differences(groups([full(0, 36), full(0, 36), full(0, 36), full(1, 20)], [spert(0, 36), spert(1, 20), spert(1, 20), spert(2, 1)]))
+    assert row[4:7] == [0, 0, 0] and row[9] == "4, 3"  # whatever the seeds of each; fold 2 has no counterpart
+    assert train.difference_table(groups([full(0, 36)], [spert(1, 36)])) == ""
+    assert train.difference_table(groups([full(0, 36)], [spert(0, 36, 39)])) == ""  # the corpus has changed
+    assert train.difference_table(groups([full(0, 36)], [(spert(0, 36)[0], {})])) == ""
+
+
+def test_a_run_of_changed_code_is_listed_but_compared_with_nothing(tmp_path, capsys):
+    command = "python train.py --dataset conll04 --encoder mine"
+    records = [{**of_rights(command, 30)[1], "note": "with it's\nline"}, of_rights(f"{command} --model spert", 20)[1]]
+    (tmp_path / "mine.json").write_text(json.dumps(records))
+    assert train.main(["--report", str(tmp_path / "mine.json")]) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"| (2) | 75.00 | – | 1 |  |  |  |  | `{command} # with it's line` |\n") and "Differences" not in told
+    assert "| conll04 | multihead | 90.23 | 74.33 |  |  |  | 0 |  |" in told
 
 
 def test_every_missing_command_of_a_report_fills_its_cell():

@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 import math
-import operator
 import os
 import platform
 import random
@@ -323,10 +322,11 @@ COUNTS = ("gold", "predicted", "correct")
 def by_sentence(gold: list[Sentence], predicted: list[Sentence], average: str) -> dict:
     """The counts behind the scores, as text with a number for each sentence: what a bootstrap draws from. Of each type where the
     average is macro, else of all together."""
-    each, told = [tables_of(scores([right], [found])) for right, found in zip(gold, predicted, strict=True)], {}
+    each = [tables_of(scores([right], [found])) for right, found in zip(gold, predicted, strict=True)]
+    told = {}
     for what in ("entity", "relation"):
         parts = [tables[what]["by_type"] if average == "macro" else {"all": tables[what]["micro"]} for tables in each]
-        count = lambda kind, name: " ".join(str(part[kind][name] if kind in part else 0) for part in parts)
+        count = lambda kind, name: " ".join(str(part.get(kind, {}).get(name, 0)) for part in parts)
         told[what] = {kind: {name: count(kind, name) for name in COUNTS} for kind in sorted(set().union(*parts))}
     return told
 
@@ -902,11 +902,12 @@ def remarks(settings: Settings, result: dict) -> list[str]:
 def report(paths: list[str]) -> str:
     """The paper's Tables 1 to 4 as it prints them, each beside the runs that belong there: mean ± standard deviation over seeds
     and folds of the runs that are the same otherwise. Then what the full model is ahead by, and all the runs with their commands."""
-    groups: dict = {}
+    groups, changed = {}, {}  # by command; a note tells of changed code, which is compared with nothing
     for settings, record in itertools.chain(*data.every(recorded, zip(dict.fromkeys(map(os.path.realpath, paths))))):
-        command = command_of(dataclasses.replace(settings, seed=0, fold=0))
-        groups.setdefault(f"{command} # {record['note']}" if "note" in record else command, []).append((settings, record))
-    parts = [*(report_table(number, groups) for number in PRINTED), differences(groups), all_runs(groups)]
+        command, note = command_of(dataclasses.replace(settings, seed=0, fold=0)), record.get("note")
+        where, command = (changed, f"{command} # {' '.join(str(note).split())}") if note else (groups, command)
+        where.setdefault(command, []).append((settings, record))
+    parts = [*(report_table(number, groups) for number in PRINTED), difference_table(groups), all_runs(groups | changed)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -918,18 +919,21 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
         found = json.loads(text)
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
         for run, what, name in itertools.product(runs, ("entity", "relation"), ("p", "r", "f1")):
-            figure([run], "", what, name), counts_of(run[1], what)  # so that what is not there is told now
+            figure([run], "", what, name), counts_of(run[1], what), all_runs({"": [run]})  # so that what is amiss is told now
     return runs
 
 
 def settings_in(command: str) -> Settings:
     """The settings that a recorded command line makes."""
-    return settings_of(**flags_in(shlex.split(command)[2:])[1])
+    asked, given = flags_in(shlex.split(str(command))[2:])
+    if asked or "train.py" not in str(command):
+        raise DataError(f"{command!r} trains nothing")
+    return settings_of(**given)
 
 
 def family(command: str) -> str:
-    """The command of the full model with the same settings: what a baseline, a variant or an ablation is to be compared with."""
-    flags = flags_in(shlex.split(command, comments=True)[2:])[1]
+    """The full model's command with the same other flags: what a baseline, a variant or an ablation is to be compared with."""
+    flags = flags_in(shlex.split(command)[2:])[1]
     return command_of(settings_of(**{name: value for name, value in flags.items() if name not in ("model", "attention", "ablate")}))
 
 
@@ -961,7 +965,7 @@ def report_table(number: int, groups: dict) -> str:
         for command, runs, part in found:
             names = ("p", "r", "f1") if number == 1 else ("f1",)
             ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
-            lines.append([dataset, label, *paper, *ours, runs[0][0].encoder, str(len(runs)), place(command, groups)])
+            lines.append([dataset, label, *paper, *ours, runs[0][0].encoder, str(len(runs)), row_of(command, groups)])
             done = {settings.fold for settings, _ in runs}
             missing += [f"`{command} --fold {k}`" for k in range(10) if dataset == "ade" and k not in done]
         if not found:
@@ -973,8 +977,8 @@ def report_table(number: int, groups: dict) -> str:
     return "\n\n".join([f"**Table {number}**: {TITLES[number]}", markdown(heads, lines), *notes])
 
 
-def place(command: str, groups: dict) -> str:
-    """Where the last table lists a command."""
+def row_of(command: str, groups: dict) -> str:
+    """The number of a command in the last table."""
     return f"({[*groups].index(command) + 1})"
 
 
@@ -988,33 +992,33 @@ def command_for(number: int, dataset: str, label: str) -> list[str]:
 
 
 def figure(runs: list[tuple], part: str, what: str, name: str) -> str:
-    """Mean ± standard deviation of a figure over runs; a dash where there is no gold to measure it by."""
-    values = figures(runs, part, what, name)
+    """Mean ± standard deviation, over runs, of a figure in the paper's average or for a phenomenon; a dash where there is no gold
+    to measure it by."""
+    values = []
+    for settings, record in runs:
+        average, record = ("micro", record.get("phenomena", {}).get(part)) if part else (averaged(settings), record)
+        if record and tables_of(record)[what]["micro"].get("gold", 1):
+            values.append(tables_of(record)[what][average][name])
     if not values:
         return "–"
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 and name == "f1" else "")
 
 
-def figures(runs: list[tuple], part: str, what: str, name: str) -> list[float]:
-    """A figure of each run that has gold to measure it by, in the paper's average or for a phenomenon."""
-    tables = [(s, tables_of(record["phenomena"][part] if part else record)[what]) for s, record in runs]
-    return [table["micro" if part else averaged(s)][name] for s, table in tables if table["micro"].get("gold", 1)]
-
-
-def differences(groups: dict) -> str:
-    """By how much F1 of the full model is ahead of that of each other model with the same settings, with the 95 % interval of a
+def difference_table(groups: dict) -> str:
+    """By how much F1 of the full model is ahead of that of each other model with the same other flags, with the 95 % interval of a
     paired bootstrap over the sentences (Koehn 2004), beside the margin that the paper prints."""
     lines = []
     for command, runs in groups.items():
         full, (settings, _) = groups.get(family(command), runs), runs[0]
-        both = scored_alike(full) & scored_alike(runs)
-        pair = [[run for run in part if scored_alike([run]) & both] for part in (full, runs)]
+        both = scored_on(full) & scored_on(runs)
+        pair = [[run for run in part if scored_on([run]) & both] for part in (full, runs)]
         if full is not runs and all(pair):
             name, counts = f"{settings.dataset}, {settings.eval_split}", ", ".join(str(len(part)) for part in pair)
             for what, margin in zip(("entity", "relation"), margins(settings)):
-                lines.append([name, method(settings), what, margin, *difference(*pair, what), counts, place(command, groups)])
+                lines.append([name, method(settings), what, margin, *difference(*pair, what), counts, row_of(command, groups)])
     heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other", "runs", "other's command"]
-    title = f"**Differences** between the full model and others, with 95 % intervals over {RESAMPLES:,} resamples of the sentences"
+    title = (f"**Differences** between the full model and others: 95 % intervals of {RESAMPLES:,} resamples of the sentences, for these "
+             "runs; ± is the standard deviation over runs")  # fmt: skip
     return f"{title}\n\n{markdown(heads, lines)}" if lines else ""
 
 
@@ -1024,20 +1028,23 @@ def counts_of(record: dict, what: str) -> torch.Tensor:
     return torch.tensor([[[int(n) for n in part[name].split()] for name in COUNTS] for part in kinds], dtype=torch.float64)
 
 
-def scored_alike(runs: list[tuple]) -> set[tuple]:
-    """Runs can be compared sentence by sentence if these share something: a fold with the gold of its sentences."""
-    told = [(settings.fold, counts_of(record, "entity")) for settings, record in runs if "by_sentence" in record]
-    return {(fold, *counts[:, 0].sum(0).tolist()) for fold, counts in told if len(counts)}
+def scored_on(runs: list[tuple]) -> set[tuple]:
+    """The sentences that runs were scored on: the folds, each with the gold of its sentences. Where two groups of runs share one,
+    they can be compared."""
+    told = [(settings.fold, *(counts_of(record, what) for what in ("entity", "relation"))) for settings, record in runs]
+    gold = lambda counts: tuple(counts[:, 0].sum(0).tolist()) if counts.numel() else ()
+    return {(fold, gold(entity), gold(relation)) for fold, entity, relation in told if entity.numel()}
 
 
 def difference(full: list[tuple], other: list[tuple], what: str) -> list[str]:
-    """By how much F1 of the first is ahead, with its interval, and F1 of both."""
-    means = [statistics.mean(values) for part in (full, other) if (values := figures(part, "", what, "f1"))]
+    """By how much F1 of the first is ahead, with its interval: the mean over folds. And F1 of both."""
     both = [figure(part, "", what, "f1") for part in (full, other)]
-    if not means:
+    if "–" in both or not counts_of(full[0][1], what).numel():
         return ["–", *both]
-    low, high = (resampled(full, what) - resampled(other, what)).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return [f"{operator.sub(*means):+.2f} [{low:+.2f}, {high:+.2f}]", *both]
+    folds = [[[run for run in part if run[0].fold == fold] for part in (full, other)] for fold in {s.fold for s, _ in full}]
+    ahead = torch.stack([resampled(ours, what) - resampled(theirs, what) for ours, theirs in folds]).mean(0)
+    low, high = ahead[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return [f"{ahead[0]:+.2f} [{low:+.2f}, {high:+.2f}]", *both]
 
 
 def margins(settings: Settings) -> list[str]:
@@ -1046,7 +1053,7 @@ def margins(settings: Settings) -> list[str]:
         models = PRINTED[number].get(settings.dataset, {})
         if {"multihead", method(settings)} <= models.keys():
             full, other = ([float(part.split()[-1]) for part in models[name].split("|")] for name in ("multihead", method(settings)))
-            return [f"{ours - theirs:+.2f}" for ours, theirs in zip(full, other)]
+            return [f"{full_f1 - other_f1:+.2f}" for full_f1, other_f1 in zip(full, other)]
     return ["", ""]
 
 
@@ -1054,15 +1061,15 @@ RESAMPLES = 10_000
 
 
 def resampled(runs: list[tuple], what: str) -> torch.Tensor:
-    """F1 (RESAMPLES) on as many sentences drawn with replacement, mean over the runs; the draws are the same for all runs on the
-    same sentences, so that a difference is a paired one."""
+    """F1 (1 + RESAMPLES), mean over runs on the same sentences: on these, then each time on as many drawn from them with
+    replacement. The draws are the same in each call for that fold, so that a difference of two is a paired one."""
+    size = counts_of(runs[0][1], what).shape[-1]
+    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(runs[0][0].fold))
+    drawn = torch.cat([torch.arange(size)[None], drawn])
+    times = torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()  # how often each sentence was drawn
     every = []
-    for settings, record in runs:
-        counts = counts_of(record, what)
-        size = counts.shape[-1]
-        drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(settings.fold))
-        times = torch.stack([torch.bincount(one, minlength=size) for one in drawn]).double()  # how often each sentence was drawn
-        gold, predicted, correct = (counts @ times.T).unbind(1)  # each (types, RESAMPLES); a single row where the average is micro
+    for _, record in runs:
+        gold, predicted, correct = (counts_of(record, what) @ times.T).unbind(1)  # each (types, 1 + RESAMPLES)
         there = gold + predicted > 0  # as `tally`: types that are in gold or predicted
         every.append((200 * correct / (gold + predicted).clamp(min=1)).sum(0) / there.sum(0).clamp(min=1))
     return torch.stack(every).mean(0)
@@ -1077,7 +1084,7 @@ def all_runs(groups: dict) -> str:
         seconds = [record["seconds"] for _, record in runs if "seconds" in record]
         scores_ = [figure(runs, "", what, "f1") for what in ("entity", "relation")]
         minutes = f"{statistics.mean(seconds) / 60:.1f}" if seconds else ""
-        lines.append([place(command, groups), *scores_, str(len(runs)), minutes, *sums, f"`{command}`"])
+        lines.append([row_of(command, groups), *scores_, str(len(runs)), minutes, *sums, f"`{command}`"])
     heads = ["", "entity F1", "relation F1", "runs", "minutes each", *(f"missed: {cause}" for cause in CAUSES.values()), "command"]
     return f"**All runs**, seeds and folds together, and why relations were missed\n\n{markdown(heads, lines)}"
 
