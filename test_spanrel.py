@@ -717,6 +717,21 @@ def test_relation_filtration_keeps_the_highest_type_or_those_above_the_threshold
         assert holds[b, p].nonzero().flatten().tolist() == (expected if p < len(case.pairs[b]) else [])
 
 
+@given(case=cases())
+def test_max_pooling_agrees_with_the_loop_and_its_gradient_goes_to_the_largest_alone(case):
+    for mask in (case.inside, case.between):
+        X = case.X.masked_fill(~case.is_token[..., None], math.nan).requires_grad_()
+        pooled = spanrel.masked_max(X, mask)
+        pooled.sum().backward()
+        expected = torch.zeros_like(X)
+        for b, k in itertools.product(range(len(mask)), range(mask.shape[1])):
+            rows = case.X[b, mask[b, k]]
+            same(pooled[b, k], loop_max(rows.tolist()))
+            for d in range(D if len(rows) else 0):
+                expected[b, mask[b, k].nonzero()[rows[:, d].argmax()], d] += 1
+        same(X.grad, expected)
+
+
 # -- §3.3  Attention ------------------------------------------------------------------------------------------------------
 
 four = pytest.mark.parametrize("attention", ATTENTION.values(), ids=ATTENTION)
