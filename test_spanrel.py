@@ -2622,6 +2622,20 @@ def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):
     assert re.findall(r"\*\*Table (\d)\*\*", told) == ["1", "2", "3", "4"] and "| toy span | multihead span-specific |" in told
 
 
+def test_the_readmes_tables_are_the_reports():
+    told = train.report([str(HERE / "results.json")]).splitlines()
+    section = (HERE / "README.md").read_text(encoding="utf-8").partition("## The paper's tables, run")[2].partition("\n## ")[0]
+    tables = [part.splitlines() for part in section.split("\n\n") if part.startswith("| ")]
+    printed = [rows for rows in tables if rows[0] in told]
+    assert len(printed) == 5 and all(set(rows) <= set(told) for rows in printed)
+    (commands,) = [rows[2:] for rows in tables if rows[0].startswith("|  | command")]
+    cells = lambda row: row[2:-2].split(" | ")
+    listed = {cells(row)[0]: cells(row) for row in told if row.startswith("| (")}
+    for number, *rest in map(cells, commands):
+        assert rest == [listed[number][-1], *listed[number][3:5]]
+    assert {row[-1] for rows in printed for row in map(cells, rows[2:])} <= {*listed, " ", "", "command"}
+
+
 def test_help_fits_two_screens():
     lines = train.parser_of().format_help().splitlines()
     assert len(lines) <= 2 * 40 and max(map(len, lines)) <= 128
