@@ -487,6 +487,8 @@ def command_of(settings: Settings) -> str:
     named, flat = dict(dataset=settings.dataset, model=settings.config.model), lambda s: {**vars(s), **vars(s.config)}
     usual = flat(settings_of(**named, encoder=settings.encoder))
     usual |= {"dataset": Settings.dataset, "model": Config.model, "encoder": settings_of(**named).encoder}
+    if settings.config.model == "spert":  # which has one learning rate
+        usual["head_lr"] = settings.lr
     words = ["python", "train.py"]
     for name, value in flat(settings).items():
         if value != usual[name] and name not in ("config", "data_dir", "device", "output"):
