@@ -14,6 +14,7 @@ import argparse
 import atexit
 import ctypes
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -919,8 +920,10 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
     with data.reading(where, "what a run writes at its end, or a list of such records as results.json is"):
         found = json.loads(text)
         runs = [(settings_in(record["command"]), record) for record in (found if isinstance(found, list) else [found])]
-        for run, what, name in itertools.product(runs, ("entity", "relation"), ("p", "r", "f1")):
-            figure([run], "", what, name), counts_of(run[1], what), all_runs({"": [run]})  # so that what is amiss is told now
+        for run in runs:  # what is amiss is told now
+            all_runs({"": [run]})
+            for what in ("entity", "relation"):
+                counts_of(run[1], what), [figure([run], "", what, name) for name in ("p", "r", "f1")]
     return runs
 
 
@@ -932,6 +935,7 @@ def settings_in(command: str) -> Settings:
     return settings_of(**given)
 
 
+@functools.cache  # each table asks again
 def family(command: str) -> str:
     """The full model's command with the same other flags: what a baseline, a variant or an ablation is to be compared with."""
     flags = flags_in(shlex.split(command)[2:])[1]
@@ -1013,8 +1017,8 @@ def difference_table(groups: dict) -> str:
     lines = []
     for command, runs in groups.items():
         full, (settings, _) = groups.get(family(command), runs), runs[0]
-        both = scored_on(full) & scored_on(runs)
-        pair = [[run for run in part if scored_on([run]) & both] for part in (full, runs)]
+        both = {*map(scored_on, full)} & {*map(scored_on, runs)} - {None}
+        pair = [[run for run in part if scored_on(run) in both] for part in (full, runs)]
         if full is not runs and all(pair):
             name, counts = f"{settings.dataset}, {settings.eval_split}", ", ".join(str(len(part)) for part in pair)
             for what, margin in zip(("entity", "relation"), margins(settings)):
@@ -1031,12 +1035,13 @@ def counts_of(record: dict, what: str) -> torch.Tensor:
     return torch.tensor([[[int(n) for n in part[name].split()] for name in COUNTS] for part in kinds], dtype=torch.float64)
 
 
-def scored_on(runs: list[tuple]) -> set[tuple]:
-    """The sentences that runs were scored on: the folds, each with the gold of its sentences. Where two groups of runs share one,
-    they can be compared."""
-    told = [(settings.fold, *(counts_of(record, what) for what in ("entity", "relation"))) for settings, record in runs]
+def scored_on(run: tuple) -> tuple | None:
+    """The sentences that a run was scored on, by its fold and their gold; None where its record does not tell. Runs on the same can
+    be compared."""
+    settings, record = run
+    entity, relation = (counts_of(record, what) for what in ("entity", "relation"))
     gold = lambda counts: tuple(counts[:, 0].sum(0).tolist()) if counts.numel() else ()
-    return {(fold, gold(entity), gold(relation)) for fold, entity, relation in told if entity.numel()}
+    return (settings.fold, gold(entity), gold(relation)) if entity.numel() else None
 
 
 def difference(full: list[tuple], other: list[tuple], what: str) -> list[str]:
