@@ -490,11 +490,14 @@ def command_of(settings: Settings) -> str:
     usual |= {"dataset": Settings.dataset, "model": Config.model, "encoder": settings_of(**named).encoder}
     if settings.config.model == "spert":  # which has one learning rate
         usual["head_lr"] = settings.lr
-    words = ["python", "train.py"]
-    for name, value in flat(settings).items():
-        if value != usual[name] and name not in ("config", "data_dir", "device", "output"):
-            words += [flag(name), *map(str, [] if value is True else value if isinstance(value, tuple) else [value])]
-    return shlex.join(words)
+    unusual = {name: value for name, value in flat(settings).items() if value != usual[name]}
+    return f"python train.py {words_of(unusual, 'config', 'data_dir', 'device', 'output')}".strip()
+
+
+def words_of(given: dict, *but: str) -> str:
+    """Settings as the flags of a command line, but for some."""
+    words = lambda value: [] if value is True else value if isinstance(value, (tuple, list)) else [value]
+    return shlex.join(word for name, value in given.items() if name not in but for word in (flag(name), *map(str, words(value))))
 
 
 def hardware_of(device: torch.device) -> str:
@@ -942,6 +945,13 @@ def family(command: str) -> str:
     return command_of(settings_of(**{name: value for name, value in flags.items() if name not in ("model", "attention", "ablate")}))
 
 
+@functools.cache
+def titled(command: str) -> str:
+    """The model by its name in the tables, with the flags of its command that no other column tells."""
+    told = "dataset", "encoder", "model", "attention", "ablate", "eval_split", "train_on_dev"
+    return f"{method(settings_in(command))} {words_of(flags_in(shlex.split(command)[2:])[1], *told)}".strip()
+
+
 def belonging(number: int, groups: dict) -> dict[tuple[str, str, str], list[tuple]]:
     """The cells of a table, by dataset, family and model, with the groups of runs that belong there: first the cells that the paper
     prints, of any family, then those of other corpora. In Tables 2 to 4 these are there if something is compared. Where a corpus
@@ -970,7 +980,7 @@ def report_table(number: int, groups: dict) -> str:
         for command, runs, part in found:
             names = ("p", "r", "f1") if number == 1 else ("f1",)
             ours = [" / ".join(figure(runs, part, what, name) for name in names) for what in ("entity", "relation")]
-            lines.append([dataset, label, *paper, *ours, runs[0][0].encoder, str(len(runs)), row_of(command, groups)])
+            lines.append([dataset, titled(command), *paper, *ours, runs[0][0].encoder, str(len(runs)), row_of(command, groups)])
             done = {settings.fold for settings, _ in runs}
             missing += [f"`{command} --fold {k}`" for k in range(10) if dataset == "ade" and k not in done]
         if not found:
@@ -1020,12 +1030,14 @@ def difference_table(groups: dict) -> str:
         both = {*map(scored_on, full)} & {*map(scored_on, runs)} - {None}
         pair = [[run for run in part if scored_on(run) in both] for part in (full, runs)]
         if full is not runs and all(pair):
-            name, counts = f"{settings.dataset}, {settings.eval_split}", ", ".join(str(len(part)) for part in pair)
+            named = f"{settings.dataset}, {settings.eval_split}", titled(command)
+            counts, rows = ", ".join(str(len(part)) for part in pair), f"{row_of(family(command), groups)}, {row_of(command, groups)}"
             for what, margin in zip(("entity", "relation"), margins(settings)):
-                lines.append([name, method(settings), what, margin, *difference(*pair, what), counts, row_of(command, groups)])
-    heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other", "runs", "other's command"]
+                lines.append([*named, what, margin, *difference(*pair, what), counts, rows])
+    heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other", "runs", "commands"]
     title = (f"**Differences** between the full model and others: 95 % intervals of {RESAMPLES:,} resamples of the sentences, for these "
              "runs; ± is the standard deviation over runs")  # fmt: skip
+    lines.sort(key=lambda line: line[0])
     return f"{title}\n\n{markdown(heads, lines)}" if lines else ""
 
 
