@@ -932,24 +932,28 @@ def recorded(path: str) -> list[tuple[Settings, dict]]:
 
 def settings_in(command: str) -> Settings:
     """The settings that a recorded command line makes."""
-    asked, given = flags_in(shlex.split(str(command))[2:])
+    asked, given = flags_of(str(command))
     if asked or "train.py" not in str(command):
         raise DataError(f"{command!r} trains nothing")
     return settings_of(**given)
 
 
 @functools.cache  # each table asks again
+def flags_of(command: str) -> tuple[dict, dict]:
+    """`flags_in` of a recorded command line."""
+    return flags_in(shlex.split(command)[2:])
+
+
 def family(command: str) -> str:
     """The full model's command with the same other flags: what a baseline, a variant or an ablation is to be compared with."""
-    flags = flags_in(shlex.split(command)[2:])[1]
-    return command_of(settings_of(**{name: value for name, value in flags.items() if name not in ("model", "attention", "ablate")}))
+    _, given = flags_of(command)
+    return command_of(settings_of(**{name: value for name, value in given.items() if name not in ("model", "attention", "ablate")}))
 
 
-@functools.cache
 def titled(command: str) -> str:
     """The model by its name in the tables, with the flags of its command that no other column tells."""
     told = "dataset", "encoder", "model", "attention", "ablate", "eval_split", "train_on_dev"
-    return f"{method(settings_in(command))} {words_of(flags_in(shlex.split(command)[2:])[1], *told)}".strip()
+    return f"{method(settings_in(command))} {words_of(flags_of(command)[1], *told)}".strip()
 
 
 def belonging(number: int, groups: dict) -> dict[tuple[str, str, str], list[tuple]]:
@@ -1026,12 +1030,13 @@ def difference_table(groups: dict) -> str:
     paired bootstrap over the sentences (Koehn 2004), beside the margin that the paper prints."""
     lines = []
     for command, runs in groups.items():
-        full, (settings, _) = groups.get(family(command), runs), runs[0]
+        base, (settings, _) = family(command), runs[0]
+        full = groups.get(base, runs)
         both = {*map(scored_on, full)} & {*map(scored_on, runs)} - {None}
         pair = [[run for run in part if scored_on(run) in both] for part in (full, runs)]
         if full is not runs and all(pair):
             named = f"{settings.dataset}, {settings.eval_split}", titled(command)
-            counts, rows = ", ".join(str(len(part)) for part in pair), f"{row_of(family(command), groups)}, {row_of(command, groups)}"
+            counts, rows = ", ".join(str(len(part)) for part in pair), f"{row_of(base, groups)}, {row_of(command, groups)}"
             for what, margin in zip(("entity", "relation"), margins(settings)):
                 lines.append([*named, what, margin, *difference(*pair, what), counts, rows])
     heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other", "runs", "commands"]
@@ -1080,14 +1085,18 @@ def margins(settings: Settings) -> list[str]:
 RESAMPLES = 10_000
 
 
-def resampled(runs: list[tuple], what: str) -> torch.Tensor:
-    """F1 (1 + RESAMPLES), mean over runs on the same sentences: on these, then each time on as many drawn from them with
-    replacement. The draws are the same in each call for that fold, so that a difference of two is a paired one."""
-    size = counts_of(runs[0][1], what).shape[-1]
-    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(runs[0][0].fold))
+@functools.lru_cache(1)  # tens of megabytes, and what is compared asks one after the other
+def draws(size: int, fold: int) -> torch.Tensor:
+    """How often each sentence counts (1 + RESAMPLES, size): once each, then as often as it is drawn with replacement. The same in
+    each call for that fold, so that a difference of two is a paired one."""
+    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(fold))
     drawn = torch.cat([torch.arange(size)[None], drawn])
-    times = torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()  # how often each sentence was drawn
-    every = []
+    return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()
+
+
+def resampled(runs: list[tuple], what: str) -> torch.Tensor:
+    """F1 (1 + RESAMPLES), mean over runs on the same sentences: on these, then on as many drawn from them, each time."""
+    times, every = draws(counts_of(runs[0][1], what).shape[-1], runs[0][0].fold), []
     for _, record in runs:
         gold, predicted, correct = (counts_of(record, what) @ times.T).unbind(1)  # each (types, 1 + RESAMPLES)
         there = gold + predicted > 0  # as `tally`: types that are in gold or predicted
