@@ -1,0 +1,1 @@
+"""What every program needs and no paper tells: errors, files, flags, devices, encoders, pictures."""

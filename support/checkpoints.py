@@ -1,0 +1,69 @@
+"""Checkpoints: all that the coming epochs depend on, in one safetensors file."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+
+from support.errors import InputError, one_line
+from support.files import write_file
+from support.folders import NotResumable
+from support.processes import gather, rank
+
+
+def save_checkpoint(path: Path, model, optimizer, schedule, device: torch.device, notes: dict):
+    """Writes weights, optimizer, schedule, the random states of each process, and `notes`, which are JSON."""
+    random_states = [torch.get_rng_state()]  # all but dropout is drawn from (seed, epoch, sentence) [L29]
+    if device.type != "cpu":
+        random_states.append(torch.get_device_module(device).get_rng_state())
+    tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    kept = optimizer.state_dict()
+    for number, moments in kept["state"].items():
+        for name, value in moments.items():
+            tensors[f"optimizer.{number}.{name}"] = value
+    for process, states in enumerate(gather(random_states)):
+        for number, state in enumerate(states):
+            tensors[f"random.{process}.{number}"] = state
+    notes = {**notes, "groups": kept["param_groups"], "schedule": schedule.state_dict()}
+    if rank() == 0:
+        write_file(path, save(tensors, {"state": json.dumps(notes)}))
+
+
+def go_on(path: Path, model, optimizer, schedule, device: torch.device, corpus: str) -> list[dict]:
+    """Puts everything back as it was when the checkpoint was written; returns the history until then.
+
+    Without a checkpoint it is empty. `corpus` is the digest of what the run trains on."""
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            notes = json.loads(file.metadata()["state"])
+        if notes["corpus"] != corpus:
+            raise InputError("the corpus has changed since")
+        restore(tensors, notes, model, optimizer, schedule, device)
+    except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
+        reason = error if isinstance(error, InputError) else one_line(error)
+        advice = "move it away, and --resume begins anew"
+        raise NotResumable(f"{path}: not a checkpoint of this run ({reason}); {advice}") from None
+    return notes["history"]
+
+
+def restore(tensors: dict, notes: dict, model, optimizer, schedule, device: torch.device):
+    """Loads the state of the model, of what trains it, and of the random numbers."""
+
+    def part(prefix):
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    moments = {}
+    for group in notes["groups"]:
+        for number in group["params"]:
+            moments[number] = part(f"optimizer.{number}.")
+    optimizer.load_state_dict({"state": moments, "param_groups": notes["groups"]})
+    schedule.load_state_dict(notes["schedule"])
+    torch.set_rng_state(tensors[f"random.{rank()}.0"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(tensors[f"random.{rank()}.1"])

@@ -1,0 +1,55 @@
+"""The device that a run uses: its name, its memory."""
+
+import ctypes
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from support.errors import InputError
+
+
+def device_of(name: str) -> str:
+    """The device of that name, or the best there is for "auto"."""
+    if name == "auto":
+        return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def hardware_of(device: torch.device) -> str:
+    """What a run was made on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    processor = platform.processor() or platform.machine()
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
+    return f"{processor} CPU, {threads}, torch {torch.__version__}"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that were in use: a GPU's memory, else that of the process; 0 where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak(device: torch.device) -> bool:
+    """Forgets the peak so far; False where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, else it would count again
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak that `getrusage` knows starts anew
+    except (OSError, AttributeError, TypeError):
+        return False
+    return device.type == "cpu"

@@ -1,0 +1,60 @@
+"""Files: read as UTF-8, written whole or not at all, downloaded once and checked."""
+
+import hashlib
+import http.client
+import os
+import socket
+from pathlib import Path
+
+import torch
+
+from support.errors import InputError
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{str(path)[:200]}: {error.strerror}") from None
+
+
+def write_file(path: Path, content: bytes):
+    """Writes a file under a temporary name and renames it, so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def fetch(path: Path, address: str, sha256: str, host: str = "https://raw.githubusercontent.com") -> Path:
+    """The published file at `path`, downloaded if it is not there. Its SHA-256 must be the published one.
+
+    A server that says nothing for ten seconds is not waited for."""
+    if path.exists():
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+            return path
+        advice = "move it away, and it is downloaded anew"
+        raise InputError(f"{path}: not the published file, whose SHA-256 is {sha256}; {advice}")
+    usual_timeout = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(10)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(f"{host}/{address}", str(path), hash_prefix=sha256)
+    except (OSError, http.client.HTTPException, RuntimeError) as error:  # a RuntimeError is a wrong SHA-256
+        reason = getattr(error, "reason", error)
+        advice = "put the file there by hand, or start without it: python train.py"
+        raise InputError(
+            f"{path} is not there, and {host}/{address} cannot be fetched ({reason}): {advice}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(usual_timeout)
+    return path

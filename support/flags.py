@@ -1,0 +1,109 @@
+"""Flags from dataclasses: a field is a flag, its type the values, the comment behind it the line of help."""
+
+import argparse
+import dataclasses
+import inspect
+import re
+import shlex
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from support.errors import InputError, refuse_flags
+
+METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def help_lines(kind) -> dict[str, str]:
+    """The comment behind each field of a dataclass, by the field's name."""
+    return dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(kind), re.M))
+
+
+def add_flags(group, kind, other_defaults: dict[str, dict]):
+    """Adds a flag for each commented field of a dataclass.
+
+    The help names its default, and those of `other_defaults` that differ, by title and field."""
+    types, comments = get_type_hints(kind), help_lines(kind)
+    for field in dataclasses.fields(kind):
+        if field.name not in comments:
+            continue
+        defaults = {"default": field.default}
+        for title, values in other_defaults.items():
+            if field.name in values:
+                defaults[title] = values[field.name]
+        notes = [f"{title}: {value}" for title, value in defaults.items() if value not in ("", (), False)]
+        help_text = comments[field.name] + (f" ({'; '.join(notes)})" if notes else "")
+        argument = argument_of(types[field.name])
+        if "nargs" in argument:
+            help_text += f": {', '.join(argument['choices'])}"
+        group.add_argument(flag_of(field.name), help=help_text, **argument)
+
+
+def argument_of(kind) -> dict:
+    """How argparse reads a value of this type."""
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is tuple:
+        return {"nargs": "+", "choices": get_args(get_args(kind)[0]), "metavar": "PART"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    return {"type": kind, "metavar": METAVARS[kind]}
+
+
+def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
+    """A parser that puts only the flags that are given into its result."""
+
+    def formatter(prog):
+        return argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)
+
+    parser = argparse.ArgumentParser(
+        usage=usage, description=description, formatter_class=formatter, allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.error = refuse_flags
+    return parser
+
+
+def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float]]):
+    """Refuses a value that the field of one of the dataclasses `kinds` cannot have.
+
+    Numbers without a range of their own go from 0 to 2^31."""
+    types = {}
+    for kind in kinds:
+        types |= get_type_hints(kind)
+    for name, value in given.items():
+        if name not in types:
+            raise InputError(f"{flag_of(name)}: no such flag")
+        choices = argument_of(types[name]).get("choices")
+        for part in value if isinstance(value, (tuple, list)) else [value]:
+            if choices and part not in choices:
+                raise InputError(f"{flag_of(name)} {part!r}: choose from {', '.join(choices)}")
+        low, high = ranges.get(name, (0, 2**31))
+        if isinstance(value, (int, float)) and not low <= value <= high:  # also where it is not a number
+            raise InputError(f"{flag_of(name)} {value}: must be from {low} to {high}")
+
+
+def check_fitting(actions: dict, given: dict, fitting: dict[str, tuple[str, ...]]):
+    """Refuses flags that do not go together. `fitting` has the modes, each with the flags that go with it."""
+    mode = next((name for name in fitting if name in actions), None)
+    for name in actions | given:
+        if not mode and name in actions:
+            raise InputError(f"{flag_of(name)} goes with --{next(iter(fitting))} RUN")
+        if mode and name != mode and name not in fitting[mode]:
+            others = ", ".join(map(flag_of, fitting[mode]))
+            raise InputError(f"{flag_of(name)} does not go with --{mode}, but: {others}")
+
+
+def command_of(flags: dict) -> str:
+    """The command line that gives these flags."""
+    words = ["python", "train.py"]
+    for name, value in flags.items():
+        words.append(flag_of(name))
+        if isinstance(value, (tuple, list)):
+            words += value
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
