@@ -1,0 +1,84 @@
+"""The corpus card: what is in a corpus, and what training cannot reach, as a table in text."""
+
+import itertools
+from collections import Counter
+
+
+def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None) -> str:
+    """The table. With the sentences `encoded` by a tokenizer, it also counts what its encoder cannot read."""
+    splits = list(corpus.splits.values())
+    splits.append(corpus.train + corpus.dev + corpus.test)
+    lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
+
+    def add_row(title, count):
+        """`count` is of one sentence; the row has its sums."""
+        sums = [sum(map(count, sentences)) for sentences in splits]
+        lines.append(f"{title:40}" + "".join(f"{number:9,}" for number in sums))
+
+    def is_wide(entity):
+        return entity.end - entity.start > max_width
+
+    def has_wide_argument(relation):
+        return is_wide(relation.head) or is_wide(relation.tail)
+
+    add_row("sentences", lambda s: 1)
+    add_row("words", lambda s: len(s.words))
+    for items in ("entities", "relations"):
+        add_row(items, lambda s: len(getattr(s, items)))  # noqa: B023 (used at once)
+        for kind in sorted(types_in(splits[-1], items)):
+            add_row(f"  {kind}", lambda s: sum(i.type == kind for i in getattr(s, items)))  # noqa: B023
+    earlier = {}
+    for sentence in splits[-1]:
+        earlier.setdefault(tuple(sentence.words), id(sentence))
+    train_types = {items: types_in(corpus.train, items) for items in ("entities", "relations")}
+    add_row("sentences with overlapping entities", has_overlap)  # [L15]
+    add_row("sentences without a relation", lambda s: not s.relations)
+    add_row("sentences that stood before", lambda s: earlier[tuple(s.words)] != id(s))
+    add_row("entities, relations given twice", lambda s: s.repeated)
+    lines.append("out of training's reach")
+    add_row(f"  entities wider than {max_width} words", lambda s: sum(map(is_wide, s.entities)))
+    add_row("  relations with such an argument", lambda s: sum(map(has_wide_argument, s.relations)))
+    add_row("  second types of a span", second_types)
+    add_row("  of a type that train lacks", lambda s: unknown_types(s, train_types))
+    if encoded:
+        of = {id(e.sentence): e for e in encoded}
+        longest, unknown = tokenizer.model_max_length, tokenizer.unk_token_id
+        add_row(f"  sentences of over {longest:,} wordpieces", lambda s: len(of[id(s)].input_ids) > longest)
+        add_row(f"  words read as {tokenizer.unk_token}", lambda s: unknown_words(of[id(s)], unknown))
+    widths = Counter()
+    for sentence in splits[-1]:
+        widths.update(entity.end - entity.start for entity in sentence.entities)
+    by_width = ", ".join(f"{width}: {widths[width]:,}" for width in sorted(widths))
+    return "\n".join([*lines, f"entities by width in words  {by_width}"])
+
+
+def types_in(sentences: list, items: str) -> set[str]:
+    """The types of the "entities" or "relations" of some sentences."""
+    types = set()
+    for sentence in sentences:
+        types.update(item.type for item in getattr(sentence, items))
+    return types
+
+
+def second_types(sentence) -> int:
+    """How many entities have the span of another one."""
+    return len(sentence.entities) - len({(entity.start, entity.end) for entity in sentence.entities})
+
+
+def has_overlap(sentence) -> bool:
+    """Whether two entities share a word."""
+    return any(a.overlaps(b) for a, b in itertools.combinations(sentence.entities, 2))
+
+
+def unknown_types(sentence, train_types: dict[str, set[str]]) -> int:
+    """How many entities and relations have a type that train lacks."""
+    entities = sum(entity.type not in train_types["entities"] for entity in sentence.entities)
+    return entities + sum(relation.type not in train_types["relations"] for relation in sentence.relations)
+
+
+def unknown_words(encoded, unknown_id: int) -> int:
+    """How many words have an unknown wordpiece."""
+    count = 0
+    for start, end in zip(encoded.starts, encoded.ends):
+        count += unknown_id in encoded.input_ids[start:end]
+    return count
