@@ -1,0 +1,1 @@
+"""Programs over the core: `python -m tools.report`, `python -m tools.benchmark`, the exercises' checks."""
