@@ -1,0 +1,128 @@
+"""What README.md and docs/ say is so: functions, tests, commands, tables, ledger numbers."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import data
+import spanrel
+import test_spanrel
+import train
+from helpers import HERE
+from spanrel import EQUATIONS
+from support.errors import InputError
+from tools import benchmark, report
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / "docs").glob("*.md"))}
+CODE = [HERE / name for name in ("spanrel.py", "data.py", "train.py")]
+for _folder in ("corpora", "baselines", "support", "tools"):
+    CODE += sorted((HERE / _folder).glob("*.py"))
+
+
+def test_every_ledger_number_in_the_code_has_its_row_and_every_row_its_line():
+    code = "".join(path.read_text(encoding="utf-8") for path in CODE)
+    rows = re.findall(r"^\| (L\d+) \|", DOCS["ledger.md"], re.M)
+    assert rows == [f"L{k}" for k in range(1, len(rows) + 1)]
+    assert set(re.findall(r"\[(L\d+)\]", code)) == set(rows)
+
+
+def test_every_function_and_test_that_the_readme_names_exists():
+    section = README.partition("## Equation, function, test")[2].partition("\n## ")[0]
+    names = set(re.findall(r"`(\w+)`", section))
+    existing = {*vars(test_spanrel), *vars(spanrel), *vars(data)}
+    assert {function.__name__ for function in EQUATIONS.values()} <= names
+    assert {name for name in names if "_" in name} <= existing
+
+
+def test_ci_runs_the_commands_of_the_readme_with_pip():
+    (block,) = re.findall(r"Or with pip:\n\n```sh\n(.*?)```", README, re.S)
+    script = (HERE / ".ci/run").read_text(encoding="utf-8").splitlines()
+    commands = block.splitlines()
+    assert [line for line in script if line in commands] == commands
+
+
+def commands_in(text):
+    """The command lines of this project in a page: in blocks of code, and in the text."""
+    lines = re.findall(r"(?:python|uv run|torchrun\b[^`\n]*?) ((?:-m tools\.\w+|train\.py|data\.py)[^`\n#|>;]*)", text)
+    return [line.strip() for line in lines if "…" not in line and "$" not in line and "--help" not in line]
+
+
+@pytest.mark.parametrize("page", ["README.md", *DOCS])
+def test_every_command_is_one_of_today(page):
+    text = README if page == "README.md" else DOCS[page]
+    parsers = {"train.py": train.make_train_parser(), "tools.benchmark": None, "tools.report": None, "data.py": None}
+    for command in commands_in(text):
+        program, *words = shlex.split(command)
+        if program == "-m":
+            program, *words = words
+        assert program in parsers, command
+        if program == "train.py":
+            parsers[program].parse_args(words)
+        if program == "tools.benchmark":
+            assert set(word for word in words if word.startswith("--")) <= flags_of_benchmark(), command
+
+
+def flags_of_benchmark():
+    """The flags that `python -m tools.benchmark` has."""
+    return {word for action in benchmark.make_benchmark_parser()._actions for word in action.option_strings}
+
+
+def test_a_command_of_yesterday_is_noticed():
+    (command,) = commands_in("run `python train.py --glue 1` now")
+    with pytest.raises(InputError, match="--glue"):
+        train.make_train_parser().parse_args(shlex.split(command)[1:])
+
+
+def cells(row):
+    """The cells of a row in Markdown."""
+    return row[2:-2].split(" | ")
+
+
+def test_the_tables_of_the_reproduction_are_the_reports():
+    printed = report.report([str(HERE / "docs/results.json")], with_all=True).splitlines()
+    tables = [part.splitlines() for part in DOCS["reproduction.md"].split("\n\n") if part.startswith("| ")]
+    copied = [rows for rows in tables if rows[0] in printed]
+    assert len(copied) == 5
+    for rows in copied:
+        assert set(rows) <= set(printed)
+    (commands,) = [rows[2:] for rows in tables if rows[0].startswith("|  | command")]
+    listed = {cells(row)[0]: cells(row) for row in printed if row.startswith("| (")}
+    for row in commands:
+        number, *rest = cells(row)
+        assert rest == [listed[number][-1], *listed[number][3:5]]
+    named = set()
+    for rows in copied:
+        for row in rows[2:]:
+            named.update(row.split("|")[-2].strip().split(", "))
+    assert named - {""} == {cells(row)[0] for row in commands}
+
+
+@pytest.mark.slow
+def test_the_readmes_corpus_trains_and_predicts(tmp_path):
+    (written,) = re.findall(r"```json\n(.*?)```", README, re.S)
+    assert written in DOCS["corpora.md"]
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.json").write_text(written, encoding="utf-8")
+    assert len(json.loads(written)) == 3 and data.main(["--dataset", str(tmp_path)]) == 0
+    flags = re.search(r"python train.py --dataset mine (.*) --output runs/mine", README)[1].split()
+    assert train.main(["--dataset", str(tmp_path), *flags, "--output", str(tmp_path / "run")]) == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["relation"]["strict"]["micro"]["f1"] == 100
+
+
+@pytest.mark.parametrize("page", ["README.md", *DOCS])
+def test_every_link_within_the_project_has_its_target(page):
+    text, folder = (README, HERE) if page == "README.md" else (DOCS[page], HERE / "docs")
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", text):
+        if not target.startswith("http"):
+            assert (folder / target).exists(), target
+
+
+def test_the_tree_of_the_readme_names_what_is_there():
+    (tree,) = re.findall(r"## Files\n\n```\n(.*?)```", README, re.S)
+    for line in tree.splitlines():
+        assert (HERE / Path(line.split()[0])).exists(), line

@@ -1,0 +1,464 @@
+"""What every program needs: encoders, devices, building ahead, flags, files, run folders, checkpoints."""
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+
+import pytest
+import torch
+from helpers import HERE, SMALL, cli
+from torch import nn
+
+import data
+from data import Sentence
+from support import devices, encoders, flags, folders
+from support.checkpoints import go_on, save_checkpoint
+from support.errors import InputError, run_program
+from support.files import write_file
+from support.processes import build_ahead
+
+WORDS = [sentence.words for sentence in SMALL.train]
+SIZES = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+
+
+def random_encoder(kind, **more):
+    """A small encoder of that architecture."""
+    from transformers import AutoConfig, AutoModel
+
+    return AutoModel.from_config(AutoConfig.for_model(kind, **more))
+
+
+# -- Encoders ------------------------------------------------------------------------------------------------
+
+
+def test_an_encoder_that_is_not_whole_is_named(tmp_path):
+    tokenizer, encoder = encoders.load_encoder("tiny", WORDS)
+    for lack in ("weights", "vocabulary"):
+        folder = tmp_path / lack
+        encoder.save_pretrained(folder)
+        if lack == "weights":
+            tokenizer.save_pretrained(folder)
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+        with pytest.raises(InputError, match=f"--encoder .*{lack}"):
+            encoders.load_encoder(str(folder), WORDS)
+
+
+def test_a_byte_level_encoder_reads_a_word_alike_wherever_it_stands(tmp_path):
+    from tokenizers import pre_tokenizers
+    from transformers import RobertaTokenizerFast
+
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    RobertaTokenizerFast(vocab=vocabulary, merges=[]).save_pretrained(tmp_path)
+    random_encoder("roberta", pad_token_id=1, vocab_size=len(pieces), **SIZES).save_pretrained(tmp_path)
+    tokenizer, encoder = encoders.load_encoder(str(tmp_path), WORDS)
+    longest = encoders.longest_input(tokenizer, encoder)
+    (encoded,) = data.encode([Sentence("s", ["ab", "ab"])], tokenizer, longest)
+    pieces = ["<s>", "Ġ", "a", "b", "Ġ", "a", "b", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(encoded.input_ids) == pieces
+    assert (encoded.starts, encoded.ends) == ([1, 4], [4, 7])
+    assert encoded.is_token == [True] * 7 + [False]
+
+
+def test_an_encoder_is_float32_however_it_was_stored_and_may_lack_its_pooler_alone(tmp_path):
+    from transformers import BertConfig, BertModel
+
+    stored = BertModel(BertConfig(vocab_size=50, **SIZES), add_pooling_layer=False).to(torch.bfloat16)
+    stored.save_pretrained(tmp_path)
+    for encoder in (encoders.build_encoder(str(tmp_path)), encoders.build_encoder(stored.config.to_dict())):
+        assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+        assert encoder.pooler is None
+    weights = encoders.build_encoder(str(tmp_path)).state_dict()
+    assert all(torch.equal(weights[name], weight.float()) for name, weight in stored.state_dict().items())
+    kept = {name: weight for name, weight in stored.state_dict().items() if "layer.0.output" not in name}
+    stored.save_pretrained(tmp_path, state_dict=kept)
+    reason = r"^the weights there lack encoder\.layer\.0\.output\.LayerNorm\.bias and 3 more$"
+    with pytest.raises(ValueError, match=reason):
+        encoders.build_encoder(str(tmp_path))
+
+
+def test_random_encoders_have_the_vocabulary_and_as_many_layers_as_they_say():
+    for name, layers in (("tiny", 0), ("tiny-1", 1), ("tiny-2", 2)):
+        tokenizer, encoder = encoders.load_encoder(name, WORDS)
+        config = encoder.config
+        assert (config.num_hidden_layers, config.hidden_size) == (layers, 64)
+        assert config.vocab_size == len(tokenizer) > 50
+        assert name in encoders.TINY_NAMES
+    described = {"model_type": "bert", "vocab_size": 77, **encoders.RANDOM["tiny"]}
+    assert encoders.build_encoder(described).config.vocab_size == 77
+    assert set(encoders.RANDOM) == {"base", *encoders.TINY_NAMES}
+
+
+def test_the_longest_sentence_and_the_kind_of_encoder_are_found_out(tmp_path):
+    tokenizer = encoders.learn_tokenizer(WORDS)
+    tokenizer.model_max_length = int(1e30)  # as where a tokenizer's folder does not say
+    for kind, longest in (("bert", 40), ("roberta", 38)):
+        sizes = dict(max_position_embeddings=40, pad_token_id=1, vocab_size=len(tokenizer), **SIZES)
+        random_encoder(kind, **sizes).save_pretrained(tmp_path / kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        loaded, encoder = encoders.load_encoder(str(tmp_path / kind), WORDS)
+        assert encoders.longest_input(loaded, encoder) == longest
+        ids = torch.full((1, longest), 5)
+        X = encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        assert X.isfinite().all()
+    layers = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
+    random_encoder("bart", vocab_size=len(tokenizer), d_model=8, **layers).save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    with pytest.raises(InputError, match="it has a decoder, too; it must be an encoder alone, as BERT is$"):
+        encoders.load_encoder(str(tmp_path / "bart"), WORDS)
+
+
+def test_no_network_for_the_encoder_is_one_line_that_names_others(tmp_path):
+    offline = dict(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    done = cli("--encoder", "bert-base-cased", "--output", tmp_path / "run", **offline)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "--encoder bert-base-cased is not here" in done.stderr and "--encoder tiny" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_of_the_hub_is_used_without_asking_the_hub_if_it_is_whole(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(name, local_files_only=False, **more):
+        asked.append((name, local_files_only))
+        return str(tmp_path)
+
+    class Hub:
+        def model_info(self, name, timeout):
+            asked.append((name, "hub"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    (tmp_path / "model.safetensors").touch()
+    assert encoders.locate_encoder("a/b") == str(tmp_path)
+    assert asked == [("a/b", True), ("a/b", "hub"), ("a/b", False)]  # the tokenizer was not there
+    (tmp_path / "tokenizer.json").touch()
+    asked.clear()
+    assert encoders.locate_encoder("a/b") == str(tmp_path) and asked == [("a/b", True)]
+
+
+def test_a_folder_is_an_encoder_if_it_has_a_config(tmp_path):
+    with pytest.raises(InputError, match=r"^--encoder .*: no config.json there; it must be a folder"):
+        encoders.locate_encoder(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert encoders.locate_encoder(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(InputError, match="^--encoder a//b: no such folder, and no such model on the hub$"):
+        encoders.locate_encoder("a//b")
+
+
+# -- Devices and memory --------------------------------------------------------------------------------------
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    assert devices.device_of("cpu") == "cpu"
+    torch.zeros(1, device=devices.device_of("auto"))
+    for name in ("abacus", "cuda:77"):
+        with pytest.raises(InputError, match=f"^--device {name}: .+$"):
+            devices.device_of(name)
+    assert f"torch {torch.__version__}" in devices.hardware_of(torch.device("cpu"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not forget its peak")
+def test_the_peak_of_memory_starts_anew():
+    device, size = torch.device("cpu"), 400 * 2**20
+    assert devices.reset_peak(device)
+    before = devices.peak_memory(device)
+    big = torch.ones(size // 4)
+    high = devices.peak_memory(device)
+    del big
+    assert high > before + 0.9 * size
+    assert devices.reset_peak(device) and devices.peak_memory(device) < high - 0.9 * size
+
+
+# -- Building ahead ------------------------------------------------------------------------------------------
+
+
+def test_batches_are_built_in_order_one_ahead_by_a_thread():
+    built = []
+
+    def build(k):
+        if k == 3:
+            raise InputError("the third")
+        built.append((k, threading.current_thread() is threading.main_thread()))
+        return -k
+
+    batches = build_ahead(build, range(4))
+    assert [next(batches) for _ in range(3)] == [0, -1, -2]
+    assert built == [(0, False), (1, False), (2, False)]
+    with pytest.raises(InputError, match="the third"):
+        next(batches)
+    assert list(build_ahead(build, [])) == [] and list(build_ahead(build, [7])) == [-7]
+
+
+# -- Flags ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Oven:
+    """Something with flags."""
+
+    heat: float = 1.5  # how hot it is (§1)
+    baking_minutes: int = 20  # how long
+    form: Literal["loaf", "roll"] = "loaf"  # of the bread
+    extras: tuple[Literal["salt", "seeds"], ...] = ()  # what goes in
+    steam: bool = False  # whether it is moist
+    label: str = ""  # a name for it
+    hidden: int = 0
+
+
+PARSER = flags.make_parser("Bakes.", "bake [--flag value ...]")
+flags.add_flags(PARSER, Oven, {"rye": {"heat": 2.5, "steam": False}, "wheat": {"baking_minutes": 9}})
+EXAMPLES = [
+    {},
+    {"heat": 0.25},
+    {"baking_minutes": 7, "form": "roll", "steam": True},
+    {"extras": ("salt", "seeds"), "label": "it's mine"},
+]
+
+
+def test_a_flag_is_a_field_with_its_comment_and_its_defaults_as_help():
+    assert flags.help_lines(Oven)["heat"] == "how hot it is (§1)"
+    assert list(flags.help_lines(Oven)) == ["heat", "baking_minutes", "form", "extras", "steam", "label"]
+    help_text = " ".join(PARSER.format_help().split())
+    assert "--heat X how hot it is (§1) (default: 1.5; rye: 2.5)" in help_text
+    assert "--baking-minutes N how long (default: 20; wheat: 9)" in help_text
+    assert "--form {loaf,roll} of the bread (default: loaf)" in help_text
+    assert "--extras PART [PART ...] what goes in --steam whether it is moist --label NAME" in help_text
+    assert "--hidden" not in help_text  # a field without a comment has no flag
+
+
+@pytest.mark.parametrize("given", EXAMPLES, ids=str)
+def test_a_command_line_gives_the_flags_it_was_made_of(given):
+    command = flags.command_of(given)
+    program, script, *arguments = shlex.split(command)
+    assert (program, script) == ("python", "train.py")
+    parsed = vars(PARSER.parse_args(arguments))  # only what was given
+    if "extras" in parsed:
+        parsed["extras"] = tuple(parsed["extras"])
+    assert parsed == given
+    flags.check_values((Oven,), given, {})
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"form": "cake"}, "--form 'cake': choose from loaf, roll"),
+        ({"extras": ("salt", "sand")}, "--extras 'sand': choose from salt, seeds"),
+        ({"heat": 3.5}, "--heat 3.5: must be from 1 to 3"),
+        ({"heat": float("nan")}, "--heat nan: must be from 1 to 3"),
+        ({"baking_minutes": -1}, "--baking-minutes -1: must be from 0 to 2147483648"),
+        ({"baking_minutes": 10**20}, f"--baking-minutes {10**20}: must be from 0 to 2147483648"),
+    ],
+    ids=str,
+)
+def test_a_value_that_a_field_cannot_have_is_one_line(given, message):
+    with pytest.raises(InputError) as error:
+        flags.check_values((Oven,), given, {"heat": (1, 3)})
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "actions, given, message",
+    [
+        ({"slices": 3}, {}, "--slices goes with --bake RUN"),
+        ({"bake": "x"}, {"steam": True}, "--steam does not go with --bake, but: --slices, --heat"),
+        ({"clean": "x", "slices": 3}, {}, "--slices does not go with --clean, but: --heat"),
+        ({"bake": "x", "clean": "x"}, {}, "--clean does not go with --bake, but: --slices, --heat"),
+    ],
+    ids=str,
+)
+def test_flags_that_do_not_go_together_are_one_line(actions, given, message):
+    fitting = {"bake": ("slices", "heat"), "clean": ("heat",)}
+    flags.check_fitting({}, {"heat": 1}, fitting)
+    flags.check_fitting({"bake": "x", "slices": 3}, {"heat": 1}, fitting)
+    with pytest.raises(InputError) as error:
+        flags.check_fitting(actions, given, fitting)
+    assert str(error.value) == message
+
+
+def test_half_a_flag_is_no_flag():
+    with pytest.raises(InputError, match="^unrecognized arguments: --hea 2; --help lists the flags$"):
+        PARSER.parse_args(["--hea", "2"])
+
+
+# -- Programs ------------------------------------------------------------------------------------------------
+
+
+def program(code, **more):
+    """Runs `action`, which the code defines, as every program here does, in a process of its own."""
+    code = f"import sys\nfrom support.errors import run_program\n{code}\nsys.exit(run_program(action))"
+    return subprocess.run([sys.executable, "-c", code], cwd=HERE, stderr=subprocess.PIPE, **more)
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (None, 0, ""),
+        (InputError("x: not right"), 2, "x: not right\n"),
+        (KeyboardInterrupt("after epoch 1"), 130, "stopped after epoch 1\n"),
+        (OSError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied\n"),
+        (OSError(errno.EIO, "Input/output error"), 2, "output: Input/output error\n"),
+    ],
+    ids=str,
+)
+def test_an_error_is_one_line_and_a_status(error, status, line, capsys):
+    def action():
+        if error:
+            raise error
+
+    assert run_program(action) == status
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_program_ends_quietly_where_nobody_reads_on():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = program("def action():\n    print('x' * 10**6)", stdout=writer)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == b""
+
+
+def test_a_program_prints_to_any_terminal_and_to_none():
+    code = "def action():\n    print('é')"
+    done = program(code, stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\xe9\n", b"")
+    done = program(f"sys.stdout = None\n{code}", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+# -- Files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=f"^{path}: No space left on device$"):
+        write_file(path, b"newer")
+    assert path.read_bytes() == b"new" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match=r"nowhere/file: No such file or directory$"):
+        write_file(tmp_path / "nowhere/file", b"x")
+
+
+# -- Run folders ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_gets_a_folder_of_its_own_that_is_never_written_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = SimpleNamespace(dataset="data/mine", fold=0, seed=3, output="")
+    names = [str(folders.new_folder(settings, "multihead local")) for _ in range(2)]
+    assert names == ["runs/mine-multihead-local-seed3-1", "runs/mine-multihead-local-seed3-2"]
+    settings = SimpleNamespace(dataset="ade", fold=4, seed=0, output="")
+    assert str(folders.new_folder(settings, "spert")) == "runs/ade-fold4-spert-seed0-1"
+    settings.output = "deep/run"
+    assert folders.new_folder(settings, "spert") == Path("deep/run") and Path("deep/run").is_dir()
+    with pytest.raises(InputError, match="^--output deep/run exists; a run is never written over: name"):
+        folders.new_folder(settings, "spert")
+    Path("file").touch()
+    settings.output = "file/run"
+    with pytest.raises(InputError, match="^--output file/run: Not a directory$"):
+        folders.new_folder(settings, "spert")
+
+
+def test_the_history_of_a_run_is_a_line_an_epoch(tmp_path):
+    assert folders.read_history(tmp_path) == []
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    assert folders.read_history(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_the_best_epoch_is_the_first_of_the_best_on_dev_and_else_the_last():
+    f1 = [(90, 10), (60, 80), (70, 70), (80, 20)]
+    history = [{"epoch": k, "entity_f1": one, "relation_f1": two} for k, (one, two) in enumerate(f1, 1)]
+    assert folders.best_line(history)["epoch"] == 2
+    assert folders.best_line([{"epoch": 1}, {"epoch": 2}])["epoch"] == 2
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, InputError])
+def test_what_ends_a_run_says_what_was_kept_and_how_to_go_on(tmp_path, stop):
+    folder = tmp_path / "a run"
+    folder.mkdir()
+
+    def message(*given):
+        with pytest.raises(stop) as error, folders.explain_interruption(folder):
+            raise stop(*given)
+        return str(error.value)
+
+    assert message("full") == "full; no epoch was finished; start it anew"
+    (folder / "config.json").touch()
+    advice = f"go on with: python train.py --resume '{folder}'"
+    assert message() == f"no epoch was finished; {advice}"
+    (folder / folders.CHECKPOINT).touch()
+    assert message("full") == f"full; its last checkpoint is kept; {advice}"
+
+
+def test_what_cannot_go_on_is_not_advised_to(tmp_path):
+    with pytest.raises(folders.NotResumable, match="^not this one$"):
+        with folders.explain_interruption(tmp_path):
+            raise folders.NotResumable("not this one")
+
+
+# -- Checkpoints ---------------------------------------------------------------------------------------------
+
+
+def small_training():
+    """A model with its optimizer and its schedule."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    optimizer = torch.optim.AdamW(
+        [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.01}]
+    )
+    return model, optimizer, torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=9)
+
+
+def train_on(model, optimizer, schedule, steps=3):
+    """Some steps, with dropout; returns all weights then."""
+    for _ in range(steps):
+        model(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return [weight.clone() for weight in model.parameters()]
+
+
+def test_from_a_checkpoint_training_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
+    path, cpu = tmp_path / "checkpoint", torch.device("cpu")
+    assert go_on(path, *small_training(), cpu, "corpus") == []  # there is none
+    parts = small_training()
+    train_on(*parts)
+    save_checkpoint(path, *parts, cpu, {"corpus": "corpus", "history": [{"epoch": 1}]})
+    uninterrupted = train_on(*parts)
+    others = small_training()
+    assert go_on(path, *others, cpu, "corpus") == [{"epoch": 1}]
+    assert all(map(torch.equal, train_on(*others), uninterrupted))
+    assert parts[2].get_last_lr() == others[2].get_last_lr()
+
+
+def test_a_checkpoint_of_something_else_is_refused_and_says_what_to_do(tmp_path):
+    path, cpu = tmp_path / "checkpoint", torch.device("cpu")
+    save_checkpoint(path, *small_training(), cpu, {"corpus": "corpus", "history": []})
+    advice = r"move it away, and --resume begins anew$"
+    with pytest.raises(folders.NotResumable, match=rf"\(the corpus has changed since\); {advice}"):
+        go_on(path, *small_training(), cpu, "another")
+    _, optimizer, schedule = small_training()
+    with pytest.raises(folders.NotResumable, match=rf"\(RuntimeError: .*\); {advice}"):
+        go_on(path, nn.Linear(3, 4), optimizer, schedule, cpu, "corpus")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(folders.NotResumable, match=rf"{path}: not a checkpoint of this run \(.*\); {advice}"):
+        go_on(path, *small_training(), cpu, "corpus")
