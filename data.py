@@ -1,6 +1,6 @@
 """The sentences: wordpieces, spans, negative samples, batches. It holds no model and does not train.
 
-    python data.py --dataset ade      the corpus card: what is in a corpus, and what training cannot reach
+    python data.py --dataset ade      the corpus card: what is in it, and which gold training cannot reach
     python data.py --dataset PATH     the same for a folder with train.json, dev.json and test.json
 
 The corpora are read in `corpora/`. A sentence is made from a record in one place, `sentence_of`."""
@@ -105,17 +105,11 @@ def sentence_of(record, id: str, where: str) -> Sentence:
     check_record(record, where)
     entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
     relations = [Relation(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
-    kept_entities, kept_relations = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
-    text = record.get("text")
-    return Sentence(
-        str(record.get("orig_id", id)),
-        record["tokens"],
-        kept_entities,
-        kept_relations,
-        text=text if isinstance(text, str) else "",
-        phenomenon=str(record.get("phenomenon", "")),
-        repeated=len(entities) + len(relations) - len(kept_entities) - len(kept_relations),
-    )
+    kept = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
+    repeated = len(entities) + len(relations) - len(kept[0]) - len(kept[1])
+    text = record["text"] if is_text(record.get("text")) else ""
+    phenomenon, name = str(record.get("phenomenon", "")), str(record.get("orig_id", id))
+    return Sentence(name, record["tokens"], *kept, text, phenomenon=phenomenon, repeated=repeated)
 
 
 def keep_likeliest(sentence: Sentence) -> Sentence:
@@ -134,7 +128,7 @@ def keep_likeliest(sentence: Sentence) -> Sentence:
 
 @dataclass
 class Corpus:
-    """Three splits."""
+    """Sentences to train on, to choose the epoch by, and to score."""
 
     name: str
     train: list[Sentence]
@@ -156,19 +150,17 @@ def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0) -> C
     if fold and dataset != "ade":
         raise InputError("--fold goes with --dataset ade")
     if dataset in READERS:
-        places = {split: f"{dataset}, {split}" for split in SPLITS}
-        return corpus_of(dataset, READERS[dataset](Path(data_dir), fold), places)
+        return corpus_of(dataset, READERS[dataset](Path(data_dir), fold))
     folder = Path(dataset)
-    records = own.read(folder, tuple(READERS))
-    places = {split: f"{folder / split}.json" for split in SPLITS}
-    return corpus_of(folder.resolve().name, records, places, dataset)
+    return corpus_of(folder.resolve().name, own.read(folder, tuple(READERS)), dataset)
 
 
-def corpus_of(name: str, records: dict[str, list], places: dict[str, str], where: str = "") -> Corpus:
-    """The corpus of some records by split. `places` says where each split stands, for messages."""
+def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
+    """The corpus of some records by split. `where` they stand is for messages."""
 
     def read_split(split):
-        numbered = [(r, f"{split}-{k}", f"{places[split]}, record {k}") for k, r in enumerate(records[split])]
+        place = f"{where or name}, {split}"
+        numbered = [(r, f"{split}-{k}", f"{place}, record {k}") for k, r in enumerate(records[split])]
         return read_each(sentence_of, numbered)
 
     corpus = Corpus(name, *read_each(read_split, [(split,) for split in SPLITS]))
@@ -217,18 +209,18 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     if not sentences:
         return []
     pieces = tokenizer([s.words for s in sentences], is_split_into_words=True).encodings
+    if pieces[0].word_ids[0] is not None:
+        advice = "the model needs a [CLS] there"
+        raise InputError(f"--encoder: its tokenizer puts nothing before the sentence, and {advice}")
     return read_each(encode_sentence, [(s, p, tokenizer, longest, where) for s, p in zip(sentences, pieces)])
 
 
 def encode_sentence(sentence: Sentence, pieces, tokenizer, longest: int, where: str) -> Encoded:
     """One sentence, from what the tokenizer made of it."""
-    if pieces.word_ids[0] is not None:
-        advice = "the model needs a [CLS] there"
-        raise InputError(f"--encoder: its tokenizer puts nothing before the sentence, and {advice}")
-    present = set(pieces.word_ids) - {None}
-    if len(present) < len(sentence.words):
+    with_pieces = set(pieces.word_ids) - {None}
+    if len(with_pieces) < len(sentence.words):
         unknown = tokenizer.unk_token
-        words = [word if k in present else unknown for k, word in enumerate(sentence.words)]
+        words = [word if k in with_pieces else unknown for k, word in enumerate(sentence.words)]
         pieces = tokenizer([words], is_split_into_words=True).encodings[0]
     if len(pieces.ids) > longest:
         counts = f"{len(pieces.ids)} wordpieces, and the encoder takes {longest}"
@@ -237,7 +229,7 @@ def encode_sentence(sentence: Sentence, pieces, tokenizer, longest: int, where: 
     starts, ends = [0] * len(sentence.words), [0] * len(sentence.words)
     for piece, word in enumerate(pieces.word_ids):
         if word is not None:
-            starts[word] = starts[word] or piece
+            starts[word] = starts[word] or piece  # 0 is [CLS], never a word's
             ends[word] = piece + 1
     is_token = [piece == 0 or word is not None for piece, word in enumerate(pieces.word_ids)]
     return Encoded(sentence, pieces.ids, is_token, starts, ends)
@@ -267,9 +259,9 @@ class Sampling:
     epoch: int = 0
 
     def draw(self, available: list, gold: int, sentence: str, stream: str) -> list:
-        """As many of `available` as belong to that many gold samples: none twice, each equally likely.
+        """Negatives for `gold` samples, from `available`: none twice, each equally likely.
 
-        The draw is a function of (seed, epoch, sentence), so that a run can be repeated and resumed [L29]."""
+        The draw is a function of (seed, epoch, sentence, stream): a run can be repeated and resumed [L29]."""
         wanted = self.rate * max(1, gold) if self.count is None else self.count
         rng = random.Random(f"{self.seed} {self.epoch} {sentence} {stream}")
         return rng.sample(available, min(wanted, len(available)))
@@ -327,7 +319,9 @@ def prediction_example(encoded: Encoded, max_width: int) -> Example:
 
 
 def predicted_sentences(examples: list[Example], prediction, entity_types, relation_types) -> list[Sentence]:
-    """The sentences of some examples with the entities and relations of `SpanRel.predict`."""
+    """The sentences of some examples with the entities and relations of `SpanRel.predict`.
+
+    In each row the entities come first, so that number m of the row is entity m of the sentence."""
     kept, y_s = prediction.kept.cpu(), prediction.y_s.cpu()
     pairs, y_r = prediction.pairs.cpu(), prediction.y_r.cpu()
     sentences = [dataclasses.replace(e.encoded.sentence, entities=[], relations=[]) for e in examples]
@@ -391,10 +385,11 @@ def mask_of(rows: list[list]) -> Tensor:
 def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
     """The tensors of some examples. Spans of words become spans of wordpieces here [L25]."""
     encoded = [example.encoded for example in examples]
-    words = pad([example.spans for example in examples], (0, 1))
-    first, last = pad([e.starts for e in encoded], 0), pad([e.ends for e in encoded], 0)
-    starts, ends = first.gather(1, words[..., 0]), last.gather(1, words[..., 1] - 1)
+    # `view` keeps the shape where there is no span, no pair at all; each sentence has a word (0, 1).
+    words = pad([example.spans for example in examples], (0, 1)).view(len(examples), -1, 2).long()
     pairs = pad([example.pairs for example in examples], (0, 0)).view(len(examples), -1, 2).long()
+    word_starts, word_ends = pad([e.starts for e in encoded], 0), pad([e.ends for e in encoded], 0)
+    starts, ends = word_starts.gather(1, words[..., 0]), word_ends.gather(1, words[..., 1] - 1)
     t_r = torch.zeros(*pairs.shape[:2], C)
     for b, example in enumerate(examples):
         for p, types in enumerate(example.pair_types):
@@ -415,28 +410,23 @@ def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
     )
 
 
-def sort_within(pool: int, encoded: list[Encoded], key) -> list[Encoded]:
-    """The sentences in the order given, but each `pool` of them sorted."""
-    order = []
-    for start in range(0, len(encoded), pool):
-        order += sorted(encoded[start : start + pool], key=key)
-    return order
-
-
 def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = None) -> list[list[Encoded]]:
     """The sentences in batches in which little is padding.
 
-    With `rng`, for training: in random order, of similar length within shuffled pools [L34]. Else, for
-    prediction: the longest first, so that memory is taken once, and within four batches by words, as spans
-    are of words."""
+    With `rng` (training): in random order, of similar length within shuffled pools of 32 batches [L34].
+    Without (prediction): the longest first, so that memory is taken once, and within four batches by words,
+    since the spans are of words."""
     if rng:
-        order = list(encoded)
+        order, pool = list(encoded), 32 * size
         rng.shuffle(order)
-        order = sort_within(32 * size, order, lambda e: len(e.input_ids))
+        lengths = {id(e): len(e.input_ids) for e in order}
     else:
-        order = sorted(encoded, key=lambda e: -len(e.input_ids))
-        order = sort_within(4 * size, order, lambda e: -len(e.sentence.words))
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
+        order, pool = sorted(encoded, key=lambda e: -len(e.input_ids)), 4 * size
+        lengths = {id(e): -len(e.sentence.words) for e in order}
+    batches = []
+    for start in range(0, len(order), pool):
+        similar = sorted(order[start : start + pool], key=lambda e: lengths[id(e)])
+        batches += [similar[k : k + size] for k in range(0, len(similar), size)]
     if rng:
         rng.shuffle(batches)
     return batches

@@ -1,23 +1,20 @@
 """The model of Ji et al. (COLING 2020), equation by equation, in the paper's order.
-
 *Span-based Joint Entity and Relation Extraction with Attention-based Span-specific and Contextual Semantic
 Representations.* Each equation is one function. Its docstring opens with the equation's number and the
-formula as the paper prints it. The shapes stand in the signature and are checked at each call. A mark such as
-`[L5]` says that the line decides something that the paper leaves open: row L5 of `docs/ledger.md` tells what,
-and why. This file does not read text, draw samples, train or score: `data.py` and `train.py` do. Shapes:
+formula as the paper prints it. The signature gives the shapes, and each call checks them. A mark such as
+`[L5]` decides something that the paper leaves open: row L5 of `docs/ledger.md` tells what, and why. This file
+does not read text, draw samples, train or score: `data.py` and `train.py` do. Shapes:
 
     B  sentences of the batch         E  entity types and NoneEntity       C  relation types and NoneRelation
     N  wordpieces; [CLS] is number 0  S  spans of a sentence               P  pairs of spans (relation tuples)
     D  width of the encoder           M  spans that are kept as entities   Q  queries of an attention
     w  width of W_{j+1}               r  width of R_s                      h, q  widths of H_r and R_r
-    H  heads of an attention          K, d, d_head, n  any number
-
-Masks are boolean and say what *is* there. Class 0 is NoneEntity or NoneRelation.
+    H  heads of an attention          c  C, or less in other readings      K, d, d_head  any number
+Masks are True where something is; padding may hold any valid index. Class 0 is NoneEntity or NoneRelation.
 """
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Literal
@@ -31,28 +28,28 @@ from torch import Tensor, nn
 
 @dataclass
 class Config:
-    """All that shapes the model. The comment behind a field is also the help of its flag."""
+    """All that shapes the model. Each field's comment is also its flag's help."""
 
     attention: Literal["multihead", "dot", "general", "additive"] = "multihead"  # contextual attention (§3.3)
     heads: int = 8  # heads of multihead attention (§4.2)
     hidden: int = 192  # width of hidden layers and of reduced representations [L11]
     layers: int = 2  # layers of an FFNN (§4.2)
     context_layers: int = 3  # layers of FFNN_F and FFNN_T of eq. (9) (§4.2) [L12]
-    dropout: float = 0.2  # dropout behind each hidden layer (§4.2) [L11]
+    dropout: float = 0.2  # dropout after each hidden layer (§4.2) [L11]
     width_dim: int = 50  # size of a span width embedding (§4.2)
     max_width: int = 10  # widest span, in words (§4.2) [L18]
     relation_loss: Literal["softmax-bce", "softmax-ce", "sigmoid-bce"] = "softmax-bce"  # reading of L^r [L6]
-    threshold: float = 0.4  # sigmoid-bce: a pair holds a type above this posterior [L6]
+    threshold: float = 0.4  # sigmoid-bce: keep the types with a posterior above this [L6]
     span_weight: float = 0.4  # weight of the span loss in eq. (11)
     relation_weight: float = 0.6  # weight of the relation loss in eq. (11)
-    chunk: int = 2**26  # most numbers that one chunk of spans or pairs may hold, in prediction
+    chunk: int = 2**26  # prediction: most numbers (B N width) of a chunk of spans or pairs
 
 
 # -- Pieces that several equations share ---------------------------------------------------------------------
 
 
 class FFNN(nn.Sequential):
-    """Fully connected layers, the output layer counted [L11]: Linear → ReLU → Dropout → … → Linear."""
+    """`layers` linear layers, the output layer counted [L11]: Linear → ReLU → Dropout → … → Linear."""
 
     def __init__(self, d_in: int, d_out: int, layers: int, config: Config):
         widths = [d_in] + [config.hidden] * (layers - 1)
@@ -68,7 +65,7 @@ def take(rows: Num[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Num[Tensor, "
 
 
 def masked_softmax(score: Float[Tensor, "*B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
-    """exp(score) / Σ exp(score) over what is there. Exactly 0 elsewhere, and if nothing is there."""
+    """exp(score) / Σ exp(score) where `mask` is True. Elsewhere 0, so all is 0 where the mask is empty."""
     lowest = torch.finfo(score.dtype).min  # not -inf: the softmax of an empty context would be NaN [L5]
     return score.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
 
@@ -78,9 +75,9 @@ def posterior(z: Float[Tensor, "*B K"]) -> Float[Tensor, "*B K"]:
     return z.softmax(-1, dtype=torch.promote_types(z.dtype, torch.float32))
 
 
-def mask_inside(spans: Int[Tensor, "B S 2"], n: int) -> Bool[Tensor, "B S n"]:
-    """B_s = [X_i … X_{i+j}] [L2]: which of the n wordpieces belong to the span [start, end)."""
-    position = torch.arange(n, device=spans.device)
+def mask_inside(spans: Int[Tensor, "B S 2"], N: int) -> Bool[Tensor, "B S N"]:
+    """B_s = [X_i … X_{i+j}], printed X_{i+i} [L2]: which of the N wordpieces are in the span [start, end)."""
+    position = torch.arange(N, device=spans.device)
     return (spans[..., :1] <= position) & (position < spans[..., 1:])
 
 
@@ -89,7 +86,7 @@ def mask_inside(spans: Int[Tensor, "B S 2"], n: int) -> Bool[Tensor, "B S n"]:
 
 def span_ends(X: Float[Tensor, "B N D"], spans: Int[Tensor, "B S 2"]) -> Float[Tensor, "B S 2*D"]:
     """Eq. (1).  H_s = [X_i ; X_{i+j}]
-    The first and the last wordpiece of each span [start, end) [L25]. A single wordpiece stands twice."""
+    The first and the last wordpiece of each span [start, end) [L25]. One wordpiece is used twice."""
     return torch.cat([take(X, spans[..., 0]), take(X, spans[..., 1] - 1)], -1)
 
 
@@ -142,11 +139,11 @@ def classify_spans(R_s: Float[Tensor, "B S r"], ffnn: nn.Module) -> Float[Tensor
 def filter_spans(
     y_s: Float[Tensor, "B S E"], is_span: Bool[Tensor, "B S"]
 ) -> tuple[Int[Tensor, "B M"], Bool[Tensor, "B M"]]:
-    """Span filtration: the indexes of the spans whose highest class is not NoneEntity, and which are there.
-    M is the largest number of such spans in one sentence; in the other sentences, the rest is padding."""
-    is_entity = (y_s.argmax(-1) > 0) & is_span
-    count = is_entity.sum(-1)
-    kept = is_entity.int().argsort(dim=-1, descending=True, stable=True)[:, : int(count.amax())]
+    """Span filtration: the indexes of the spans not classified NoneEntity, and a mask, False at padding.
+    M is the largest number of such spans in one sentence; shorter rows are padded."""
+    keep = (y_s.argmax(-1) > 0) & is_span
+    count = keep.sum(-1)
+    kept = keep.int().argsort(dim=-1, descending=True, stable=True)[:, : int(count.amax())]
     return kept, torch.arange(kept.shape[1], device=y_s.device) < count[:, None]
 
 
@@ -154,18 +151,18 @@ def filter_spans(
 
 
 def all_pairs(is_entity: Bool[Tensor, "B M"]) -> tuple[Int[Tensor, "B P 2"], Bool[Tensor, "B P"]]:
-    """⟨s_1, s_2⟩ ∈ {E ⊗ E}, s.t. s_1 ≠ s_2: each ordered pair [L19], and whether both entities exist."""
+    """⟨s_1, s_2⟩ ∈ {E ⊗ E}, s.t. s_1 ≠ s_2: each ordered pair [L19], and a mask, False at padding."""
     B, M = is_entity.shape
     pairs = (~torch.eye(M, dtype=torch.bool, device=is_entity.device)).nonzero().expand(B, -1, 2)
     return pairs, is_entity.gather(1, pairs[..., 0]) & is_entity.gather(1, pairs[..., 1])
 
 
-def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], n: int) -> Bool[Tensor, "B P n"]:
-    """B_c = (X_m … X_{m+n}) [L33]: which of the n wordpieces lie between two spans, if any do."""
-    head, tail = take(spans, pairs[..., 0]), take(spans, pairs[..., 1])
-    earlier_end = torch.minimum(head[..., 1], tail[..., 1])
-    later_start = torch.maximum(head[..., 0], tail[..., 0])
-    return mask_inside(torch.stack([earlier_end, later_start], -1), n)
+def mask_between(spans: Int[Tensor, "B S 2"], pairs: Int[Tensor, "B P 2"], N: int) -> Bool[Tensor, "B P N"]:
+    """B_c = (X_m … X_{m+n}) [L33]: the wordpieces between two spans; none where these touch or overlap."""
+    s_1, s_2 = take(spans, pairs[..., 0]), take(spans, pairs[..., 1])
+    earlier_end = torch.minimum(s_1[..., 1], s_2[..., 1])
+    later_start = torch.maximum(s_1[..., 0], s_2[..., 0])
+    return mask_inside(torch.stack([earlier_end, later_start], -1), N)
 
 
 def relation_tuple(
@@ -189,7 +186,7 @@ def sentence_context(
     H_r: Float[Tensor, "B P h"], X: Float[Tensor, "B N D"], is_token: Bool[Tensor, "B N"], attend: nn.Module
 ) -> Float[Tensor, "B P D"]:
     """Eq. (8).  T_r = Attention(H_r, B_S, B_S)
-    B_S is that of eq. (3). The attention is another one."""
+    B_S is that of eq. (3). It has an attention of its own."""
     return attend(H_r, X, is_token[:, None])  # [L4]
 
 
@@ -228,9 +225,8 @@ Scalar = Float[Tensor, ""]
 
 class Attention(nn.Module):
     """Attention(Q, K, V) of §3.3 with K = V = `context`: the Softmax of a score, then a weighted sum of V.
-    A subclass gives the score. Each head weighs its own slice of V. V goes through no layer: the result is a
-    weighted mean of X, as in eq. (2c) [L10]. A query whose context is empty gets zeros [L5]."""
-
+    A subclass gives the score. V goes through no layer, and there is no output layer: each head gives a
+    weighted mean of its slice of X, as in eq. (2c) [L10]. A query whose context is empty gets zeros [L5]."""
     heads = 1
 
     def weights(self, query: Query, context: Context, mask: Mask) -> Float[Tensor, "B H Q N"]:
@@ -262,11 +258,11 @@ class MultiHead(Attention):
 
     def score(self, query: Query, context: Context) -> Float[Tensor, "B H Q N"]:
         Q, K = split_heads(self.ffnn_Q(query), self.heads), split_heads(self.ffnn_K(context), self.heads)
-        return Q @ K.mT / Q.shape[-1] ** 0.5  # [L8] one number a key; d_K is the width of a head
+        return Q @ K.mT / Q.shape[-1] ** 0.5  # [L8] a scalar for each key; d_K is the width of a head
 
 
 class DotProduct(Attention):
-    """score = W · (Q ⊙ K), where Q and K go through FFNNs first (Luong et al. 2015, but theirs has no W)."""
+    """score = W · (Q ⊙ K), where Q and K go through FFNNs first (as Luong et al. 2015, plus W)."""
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__()
@@ -275,7 +271,7 @@ class DotProduct(Attention):
         self.W = nn.Linear(config.hidden, 1, bias=False)  # [L9] a vector, so that the score is one number
 
     def score(self, query: Query, context: Context) -> Float[Tensor, "B 1 Q N"]:
-        weighted = self.ffnn_Q(query) * self.W.weight[0]  # without the B Q N d numbers of Q ⊙ K
+        weighted = self.ffnn_Q(query) * self.W.weight[0]  # so that Q ⊙ K (B Q N d) is never stored
         return (weighted @ self.ffnn_K(context).mT)[:, None]
 
 
@@ -291,8 +287,8 @@ class General(Attention):
 
 
 class Additive(Attention):
-    """score = W_1 · Q + W_2 · K as printed; here vᵀ tanh(W_1 Q + W_2 K), as Bahdanau et al. (2015) have it.
-    As printed, a query adds the same to the score of each key, and the Softmax cancels it [L7]."""
+    """score = W_1 · Q + W_2 · K as printed; here vᵀ tanh(W_1 Q + W_2 K), as in Bahdanau et al. (2015).
+    As printed, W_1 · Q is the same for every key, so the Softmax cancels it [L7]."""
 
     def __init__(self, d_query: int, d_context: int, config: Config):
         super().__init__()
@@ -311,7 +307,7 @@ ATTENTION = {"multihead": MultiHead, "dot": DotProduct, "general": General, "add
 
 
 def mean_over(loss: Float[Tensor, "B K"], is_there: Bool[Tensor, "B K"]) -> Scalar:
-    """The mean over the samples of the batch that are there [L28]; 0 if there is none."""
+    """The mean over the batch without its padding [L28]; 0 if nothing is left."""
     return loss.masked_fill(~is_there, 0.0).sum() / is_there.sum().clamp(min=1)
 
 
@@ -322,7 +318,7 @@ def span_loss(z_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Boo
 
 
 def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Float[Tensor, "B P"]:
-    """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the letter of the paper [L6].
+    """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the paper read literally [L6].
     log(1 - y_c) comes from the scores of the other types, so that it is exact where y_c rounds to 1."""
     log_y = z_r.log_softmax(-1)
     itself = torch.eye(z_r.shape[-1], dtype=torch.bool, device=z_r.device)
@@ -331,17 +327,16 @@ def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Flo
 
 
 def relation_loss(
-    z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P K"], is_pair: Bool[Tensor, "B P"],
-    reading: Callable = softmax_bce,
+    z_r: Float[Tensor, "B P c"], t_r: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"], loss=softmax_bce
 ) -> Scalar:
-    """L^r = mean of `reading` over the pairs: the "binary cross-entropy loss of relation classification".
+    """L^r = mean of `loss` over the pairs: the "binary cross-entropy loss of relation classification".
     `t_r` is 1 at each type that a pair holds, or at NoneRelation. More readings: `baselines/readings.py`."""
-    return mean_over(reading(z_r, t_r), is_pair)
+    return mean_over(loss(z_r, t_r), is_pair)
 
 
 def joint_loss(L_s: Scalar, L_r: Scalar, span_weight: float = 0.4, relation_weight: float = 0.6) -> Scalar:
     """Eq. (11).  L = 0.4 L^s + 0.6 L^r
-    SpERT gives both the weight 1."""
+    SpERT gives both a weight of 1."""
     return span_weight * L_s + relation_weight * L_r
 
 
@@ -365,7 +360,7 @@ class Prediction:
 
 
 class SpanRel(nn.Module):
-    """The whole model of Figure 2. It only calls the functions above, in the paper's order.
+    """The whole model of Figure 2, of the functions above. `baselines/` overrides some of its methods.
     `E` and `C` count the entity and relation types, NoneEntity and NoneRelation included."""
 
     def __init__(self, config: Config, encoder: nn.Module, E: int, C: int):
@@ -376,22 +371,22 @@ class SpanRel(nn.Module):
         self.build_layers(E, C)
 
     def build_layers(self, E: int, C: int):
-        """The layers above the encoder [L32]. Each of (3), (7), (8) has an attention of its own [L10]."""
+        """The layers above X and W [L32]. (3), (7) and (8) have separate attentions [L10]."""
         config, hidden, D = self.config, self.config.hidden, self.D
         Attend = ATTENTION[config.attention]
-        r = 4 * D + config.width_dim
+        r, h, q = 4 * D + config.width_dim, 2 * hidden, 4 * hidden
         self.mlp = FFNN(D, 1, config.layers, config)  # (2a)
         self.attention_s = Attend(D, D, config)  # (3)
         self.ffnn_s = FFNN(r, E, config.layers, config)  # (5)
         self.ffnn_pair = FFNN(r, hidden, config.layers, config)  # (6)
-        self.attention_c = Attend(2 * hidden, D, config)  # (7)
+        self.attention_c = Attend(h, D, config)  # (7)
         self.ffnn_F = FFNN(D, hidden, config.context_layers, config)  # (9)
-        self.attention_S = Attend(2 * hidden, D, config)  # (8)
+        self.attention_S = Attend(h, D, config)  # (8)
         self.ffnn_T = FFNN(D, hidden, config.context_layers, config)  # (9)
-        self.ffnn_r = FFNN(4 * hidden, C, config.layers, config)  # (10)
+        self.ffnn_r = FFNN(q, C, config.layers, config)  # (10)
 
     def embed(self, input_ids: Ids, attention_mask: Ids, is_token: Tokens) -> Embeddings:
-        """B_S = [X_0 … X_n]: the embeddings of the encoder. What is not B_S is zero, so that 0 · X is 0."""
+        """B_S = [X_0 … X_n]: the encoder's embeddings. The rest is 0: a weight of 0 times NaN is NaN."""
         X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return X.masked_fill(~is_token[..., None], 0.0)
 
@@ -417,7 +412,7 @@ class SpanRel(nn.Module):
     def forward(
         self, input_ids: Ids, attention_mask: Ids, is_token: Tokens, spans: Spans, widths: Widths,
         pairs: Pairs, arguments: int,
-    ) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B P C"]]:
+    ) -> tuple[Float[Tensor, "B S E"], Float[Tensor, "B P c"]]:
         """z_s and z_r of given spans and pairs, for training.
         Pairs are made of the first `arguments` spans, so eq. (6) need not reduce the others [L26]."""
         X = self.embed(input_ids, attention_mask, is_token)
@@ -446,11 +441,13 @@ class SpanRel(nn.Module):
         """y_r of each pair."""
         return classify_relations(self.represent_pairs(X, is_token, spans, R_s, pairs), self.ffnn_r)  # (10)
 
-    filter_pairs = staticmethod(filter_relations)
+    def filter_pairs(self, y_r: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"]):
+        """The relation types that each pair holds."""
+        return filter_relations(y_r, is_pair)
 
 
 def in_chunks(function, rows: int, *tensors):
-    """`function` over at most `rows` of dimension 1 of the tensors at a time, to bound the memory."""
+    """`function` of slices of at most `rows` along dimension 1, joined: it bounds the memory."""
     chunks = zip(*(tensor.split(max(1, rows), 1) for tensor in tensors))
     parts = [function(*chunk) for chunk in chunks]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # a single part needs no copy
@@ -458,7 +455,7 @@ def in_chunks(function, rows: int, *tensors):
 
 # -- Shape checks, and the index of the equations ------------------------------------------------------------
 
-if os.environ.get("SPANREL_SHAPES", "on") != "off":  # off: for long runs
+if os.environ.get("SPANREL_SHAPES", "on") != "off":  # off saves time
     from beartype import beartype
 
     for _owner in (sys.modules[__name__], Attention, *ATTENTION.values(), SpanRel):

@@ -819,8 +819,9 @@ def test_negatives_are_drawn_anew_in_each_epoch_and_each_sentence(make):
 
 @given(sentence=sentences(), width=widths)
 def test_a_prediction_example_is_every_span(sentence, width):
-    example = data.prediction_example(coded(sentence), width)
-    assert example.spans == data.enumerate_spans(len(sentence.words), width)
+    encoded = coded(sentence)
+    example = data.prediction_example(encoded, width)
+    assert example.encoded is encoded and example.spans == data.enumerate_spans(len(sentence.words), width)
     assert example.span_types == [0] * len(example.spans) and example.pairs == [] and example.arguments == 0
 
 

@@ -14,6 +14,7 @@ default, and with that of the toy corpus and of --model spert where they have an
 import dataclasses
 import hashlib
 import json
+import math
 import random
 import sys
 import time
@@ -79,12 +80,12 @@ class Settings:
     config: Config = field(default_factory=Config)
 
 
-# What replaces the defaults above; flags given by hand come last.
-FOR_DATASET = {"toy": dict(encoder="tiny")}  # in the others, nothing that was measured on dev asks for more
+# What replaces the defaults above.
+FOR_DATASET = {"toy": dict(encoder="tiny")}  # no other corpus needs defaults of its own
 FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with the small encoders of random weights
 FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
 
-# What numbers can be; the others go from 0.
+# The lowest and the highest value of a number; without a row from 0.
 RANGES = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | {"clip": (1e-6, 2**31)}
 RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
 RANGES |= dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
@@ -97,9 +98,12 @@ def settings_of(**given) -> Settings:
     for name in ("ablate", "attention"):
         if is_spert and given.get(name):
             raise InputError(f"{flag_of(name)} goes with --model span: SpERT has no such part")
-    chosen = {**(FOR_SPERT if is_spert else {}), **FOR_DATASET.get(given.get("dataset", "toy"), {}), **given}
-    if chosen.get("encoder") in encoders.TINY_NAMES:
-        chosen |= {**FOR_TINY, **given}
+    # Each goes before those above it: SpERT's defaults, the corpus's, the small encoders', the flags.
+    chosen = dict(FOR_SPERT) if is_spert else {}
+    chosen |= FOR_DATASET.get(given.get("dataset", "toy"), {})
+    if given.get("encoder", chosen.get("encoder")) in encoders.TINY_NAMES:
+        chosen |= FOR_TINY
+    chosen |= given
     if is_spert:  # it has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
     check_values((Settings, Config), chosen, RANGES)
@@ -112,11 +116,13 @@ def settings_of(**given) -> Settings:
 
 
 def flags_of(settings: Settings) -> dict:
-    """The flags that make these settings and can change the scores. They identify a run."""
+    """The fewest flags that make these settings, of those that can change the scores. They identify a run."""
     names = {"dataset": settings.dataset, "model": settings.model}
     usual = settings_of(**names, encoder=settings.encoder)
-    defaults = {**vars(usual), **vars(usual.config), "dataset": "toy", "model": "span"}
-    defaults["encoder"] = settings_of(**names).encoder
+    defaults = {**vars(usual), **vars(usual.config)}
+    # These three chose the defaults of the others; their own are these.
+    encoder = settings_of(**names).encoder
+    defaults |= {"dataset": Settings.dataset, "model": Settings.model, "encoder": encoder}
     if settings.model == "spert":  # it has one learning rate
         defaults["head_lr"] = settings.lr
     given = {**vars(settings), **vars(settings.config)}
@@ -161,9 +167,8 @@ class Run:
 
     def autocast(self):
         """bf16 where the settings ask for it, else nothing."""
-        if self.settings.precision == "bf16":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return nullcontext()
+        is_bf16 = self.settings.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16) if is_bf16 else nullcontext()
 
     def batch(self, examples: list[Example]) -> Batch:
         """The examples as tensors, on the model's device."""
@@ -200,13 +205,12 @@ class Run:
         for batch in build_ahead(self.prediction_batch, batches[rank() :: world_size()]):
             for example, sentence in zip(batch.examples, self.annotate_batch(batch)):
                 share[index_of[id(example.encoded)]] = sentence
-        annotated = {}
+        # A sentence without words stays without entities.
+        annotated = [dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded]
         for sentences in gather(share):
-            annotated |= sentences
-        for index, e in enumerate(encoded):
-            if not e.sentence.words:  # there is nothing to find
-                annotated[index] = dataclasses.replace(e.sentence, entities=[], relations=[])
-        return [annotated[index_of[id(e)]] for e in encoded]
+            for index, sentence in sentences.items():
+                annotated[index] = sentence
+        return annotated
 
     def annotate_batch(self, batch: Batch) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
@@ -287,12 +291,12 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
     started = time.time()
     run, splits = begin(settings)
     if rank():
-        torch.manual_seed(settings.seed + rank())  # each process has a dropout of its own
+        torch.manual_seed(settings.seed + rank())  # a dropout of its own; process 0 goes on with the seed
     if resumed:
         folder = Path(resumed)
     else:  # one process makes it
         folder = gather(None if rank() else new_folder(settings, method_of(settings)))[0]
-    started -= sum(line["seconds"] for line in read_history(folder))
+    started -= sum(line["seconds"] for line in read_history(folder))  # what it took before it was stopped
     with explain_interruption(folder):
         if rank() == 0 and not resumed:
             run.describe(folder)
@@ -318,12 +322,6 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
     return result
 
 
-def table_of(settings: Settings, result: dict) -> str:
-    """All scores of a run, above the row that the paper prints for its model."""
-    method = method_of(settings)
-    return final_table(settings, method, result, published.scores_on_test(settings.dataset, method))
-
-
 def begin(settings: Settings) -> tuple[Run, dict[str, list[Encoded]]]:
     """An untrained model, and the splits that it trains on and is scored on."""
     if settings.encoder in encoders.TINY_NAMES:
@@ -342,9 +340,9 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
     The best epoch is the one with the highest mean of entity and strict relation F1 on dev; the last one
     where there is no dev [L14]."""
     settings = run.settings
-    optimizer, schedule = make_optimizer(run, settings.epochs * -(-len(train) // settings.batch_size))
-    corpus = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
-    history = go_on(folder / CHECKPOINT, run.model, optimizer, schedule, run.device, corpus)
+    optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
+    digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
+    history = go_on(folder / CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}
@@ -359,9 +357,23 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
             write_file(folder / "history.jsonl", "".join(lines).encode())
             if best_line(history) is history[-1]:
                 run.save(folder)
-        notes = {"corpus": corpus, "history": history}
+        notes = {"corpus": digest, "history": history}
         save_checkpoint(folder / CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
     return best_line(history)["epoch"]
+
+
+def make_optimizer(run: Run, steps: int) -> tuple:
+    """AdamW, a rate for the encoder and one for the layers above, linear warm-up and decay [L14] [L34]."""
+    from transformers import get_linear_schedule_with_warmup
+
+    settings, groups = run.settings, {}
+    for name, weight in run.model.named_parameters():
+        rate = settings.lr if name.startswith("encoder.") else settings.head_lr
+        decay = settings.weight_decay if weight.ndim > 1 else 0.0  # none for biases and layer norms
+        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(weight)
+    optimizer = torch.optim.AdamW(groups.values(), fused=True)  # one pass over each weight: faster on a CPU
+    return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
 
 
 def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule) -> dict:
@@ -370,7 +382,8 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
     parts = data.batches_of(train, settings.batch_size, random.Random(f"{settings.seed} {epoch}"))
     run.model.train()
     sums = torch.zeros(3, device=run.device)
-    bar = tqdm(parts, desc=f"epoch {epoch}", leave=False, disable=True if rank() else None)
+    is_silent = True if rank() else None  # None: unless it is a terminal
+    bar = tqdm(parts, desc=f"epoch {epoch}", leave=False, disable=is_silent)
     for step, batch in enumerate(build_ahead(lambda part: run.training_batch(part, sampling), bar), 1):
         losses = train_step(run, batch)
         try:
@@ -392,7 +405,7 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
 def train_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """L, L^s and L^r of a batch (eq. 11), the losses in float32.
 
-    Each process has its share of the samples, so that the losses sum up to those of one process."""
+    Each process weighs its means by its share of the samples, so that their sum is the mean of all."""
     config = run.settings.config
     with run.autocast():
         z_s, z_r = run.model(*batch.inputs, batch.pairs, batch.arguments)
@@ -423,35 +436,10 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
     return Sampling(max_width, rate, count, settings.pairs_among, settings.seed, epoch)
 
 
-def make_optimizer(run: Run, steps: int) -> tuple:
-    """AdamW, a rate for the encoder and one for the layers above, linear warm-up and decay [L14] [L34]."""
-    from transformers import get_linear_schedule_with_warmup
-
-    settings, groups = run.settings, {}
-    for name, weight in run.model.named_parameters():
-        rate = settings.lr if name.startswith("encoder.") else settings.head_lr
-        decay = settings.weight_decay if weight.ndim > 1 else 0.0  # none for biases and layer norms
-        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
-        group["params"].append(weight)
-    optimizer = torch.optim.AdamW(groups.values(), fused=True)  # one pass over each weight: faster on a CPU
-    return optimizer, get_linear_schedule_with_warmup(optimizer, int(settings.warmup * steps), steps)
-
-
-def resume(folder: str, given: dict) -> dict:
-    """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
-    path = Path(folder)
-    if (path / "metrics.json").exists():
-        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
-    if not (path / "config.json").is_file():
-        raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
-    with explain_errors(path / "config.json", "what `python train.py` writes"):
-        settings, _ = read_description(path)
-    return train(dataclasses.replace(settings, **given), folder)
-
-
 # -- Command line --------------------------------------------------------------------------------------------
 
 FORMATS = ("text", "json", "html")
+ACTIONS = ("load", "resume", "predict", "evaluate", "format")  # flags that are no settings
 FITTING = {  # what can be done with a saved run, and the flags that go with it
     "load": ("predict", "evaluate", "format", "device", "data_dir", "threshold", "flat"),
     "resume": ("device", "data_dir"),
@@ -485,7 +473,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_command(given: dict):
     """Trains, or does what is asked for with a saved run."""
-    actions = {name: given.pop(name) for name in (*FITTING, *FITTING["load"][:3]) if name in given}
+    actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING)
     check_values((Settings, Config), given, RANGES)
     join_processes()
@@ -497,26 +485,45 @@ def run_command(given: dict):
         train(settings_of(**given))
 
 
+def resume(folder: str, given: dict) -> dict:
+    """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
+    path = Path(folder)
+    if (path / "metrics.json").exists():
+        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
+    if not (path / "config.json").is_file():
+        raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
+    with explain_errors(path / "config.json", "what `python train.py` writes"):
+        settings, _ = read_description(path)
+    return train(dataclasses.replace(settings, **given), folder)
+
+
+def table_of(settings: Settings, result: dict) -> str:
+    """All scores of a run, above the row that the paper prints for its model."""
+    method = method_of(settings)
+    return final_table(settings, method, result, published.scores_on_test(settings.dataset, method))
+
+
 def use_run(actions: dict, given: dict):
     """Predicts with a saved run, or scores it again, or both."""
     if not actions.get("predict") and not actions.get("evaluate"):
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
     run, form = load(actions["load"], given.get("device", "auto")), actions.get("format", "text")
     settings = run.settings
-    for name in ("threshold", "data_dir", "flat"):
-        if name in given:
-            setattr(settings.config if name == "threshold" else settings, name, given[name])
+    settings.config.threshold = given.get("threshold", settings.config.threshold)  # the model's own config
+    settings.data_dir = given.get("data_dir", settings.data_dir)
+    settings.flat = given.get("flat", settings.flat)
     inputs = data.read_inputs(actions.get("predict", []))
     predicted = run.annotate(run.encode([sentence for sentence, _ in inputs]))
-    pairs = list(zip(predicted, [gold for _, gold in inputs]))
+    shown = list(zip(predicted, [gold for _, gold in inputs]))
     result = None
     if actions.get("evaluate"):
         split = settings.eval_split
         corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold)
-        result, predicted = evaluate(run, run.encode(corpus.splits[split], f"{settings.dataset}, {split}, "))
-        if form != "text":
-            pairs += zip(predicted, corpus.splits[split])
-    print(pictures.render(pairs, form, f"{actions['load']}: {len(pairs)} sentences", sys.stdout.isatty()))
+        gold = corpus.splits[split]
+        result, predicted = evaluate(run, run.encode(gold, f"{settings.dataset}, {split}, "))
+        if form != "text":  # in text, the table says enough
+            shown += zip(predicted, gold)
+    print(pictures.render(shown, form, f"{actions['load']}: {len(shown)} sentences", sys.stdout.isatty()))
     if result and form == "text":
         print(table_of(settings, result))
 

@@ -5,7 +5,7 @@ import re
 import zipfile
 from pathlib import Path
 
-from corpora.records import cut_words, read_records
+from corpora.records import cut_words, read_checked
 from support.errors import InputError, explain_errors
 from support.files import fetch
 
@@ -24,7 +24,7 @@ def read(data_dir: Path, fold: int) -> dict:
         raise InputError(f"--fold {fold}: ADE's folds are 0 to 9")
     train_file, test_file = (data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test"))
     if train_file.exists() or test_file.exists():
-        train, test = read_records(train_file), read_records(test_file)
+        train, test = read_checked(train_file), read_checked(test_file)
         random.Random(2012).shuffle(train)
         ninth = len(train) // 9
         return {"train": train[ninth:], "dev": train[:ninth], "test": test}

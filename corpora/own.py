@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from corpora.records import read_records, split_files
+from corpora.records import read_checked, read_records, split_files
 from support.errors import InputError, read_each
 from support.files import read_text
 
@@ -14,7 +14,7 @@ def read(folder: Path, names: tuple[str, ...]) -> dict:
     if not os.path.isdir(folder):
         raise InputError(f"--dataset {str(folder)[:200]}: neither {', '.join(names)} nor a folder")
     paths = split_files(folder, "a corpus is train.json, dev.json and test.json")
-    return dict(zip(paths, read_each(read_records, [(path,) for path in paths.values()])))
+    return dict(zip(paths, read_each(read_checked, [(path,) for path in paths.values()])))
 
 
 def read_inputs(arguments: list[str]) -> list[tuple]:

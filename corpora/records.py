@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from support.errors import InputError, excerpt, explain_errors
+from support.errors import InputError, excerpt, explain_errors, read_each
 from support.files import read_text
 
 FORM = (
@@ -24,7 +24,7 @@ def find_words(words: list[str], text: str) -> list[tuple[int, int]]:
     offsets, position = [], 0
     for word in words:
         start = text.find(word, position)
-        if start < 0:
+        if start < 0 or text[position:start].strip():  # between words there are only blanks
             break
         position = start + len(word)
         offsets.append((start, position))
@@ -46,6 +46,13 @@ def read_records(path: Path) -> list:
         records = json.loads(text)
         if not isinstance(records, list):
             raise InputError(f"it is {excerpt(records)}")
+    return records
+
+
+def read_checked(path: Path) -> list[dict]:
+    """The records in a JSON file. If some are wrong, one error lists all that is wrong, a line each."""
+    records = read_records(path)
+    read_each(check_record, [(record, f"{path}, record {k}") for k, record in enumerate(records)])
     return records
 
 

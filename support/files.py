@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ def write_file(path: Path, content: bytes):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise InputError(f"{path}: {error.strerror}") from None
 
 

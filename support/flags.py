@@ -25,7 +25,7 @@ def help_lines(kind) -> dict[str, str]:
 def add_flags(group, kind, other_defaults: dict[str, dict]):
     """Adds a flag for each commented field of a dataclass.
 
-    The help names its default, and those of `other_defaults` that differ, by title and field."""
+    The help names its default, and those of `other_defaults`, by title and field."""
     types, comments = get_type_hints(kind), help_lines(kind)
     for field in dataclasses.fields(kind):
         if field.name not in comments:

@@ -17,7 +17,7 @@ REAL = HERE / "data"
 FILES = ["ade/ADE-Corpus-V2.zip", *(f"conll04/{split}.txt" for split in ("train", "dev", "test"))]
 needs_corpora = pytest.mark.skipif(
     not all((REAL / name).is_file() for name in FILES),
-    reason="put the published corpora into data/: python data.py --dataset ade, python data.py --dataset conll04",
+    reason="the published corpora are not in data/: python data.py --dataset ade fetches ADE",
 )
 
 RECORD = {
@@ -29,7 +29,7 @@ RECORD = {
 
 def toy_corpus(*sizes):
     """A toy corpus of other sizes."""
-    return data.corpus_of("toy", corpora.toy.read(sizes=sizes), dict.fromkeys(("train", "dev", "test"), "toy"))
+    return data.corpus_of("toy", corpora.toy.read(sizes=sizes))
 
 
 SMALL = toy_corpus(40, 10, 10)
@@ -42,7 +42,7 @@ def toy_run(epochs=1, **given):
 
 
 def eager(**given):
-    """A model that calls many spans entities and most pairs related, so that its predictions are not empty."""
+    """A model that calls many spans entities and most pairs related, so that it predicts something."""
     run = toy_run(**given)
     for ffnn in (run.model.ffnn_s, run.model.ffnn_r):
         ffnn[-1].bias.data[0] = -0.2

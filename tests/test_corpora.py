@@ -143,6 +143,11 @@ def test_ade_reader_names_the_row_that_is_wrong(row):
         ade.parse(f"{ROWS}\n{row}", "f")
 
 
+def test_ade_reader_finds_a_mention_that_overlaps_another_place_of_its_text():
+    (record,) = ade.parse("3|A a a a rash.|rash|8|12|a a|4|7", "f")
+    assert record["orig_id"] == "3:0" and record["entities"][1] == {"type": "Drug", "start": 2, "end": 4}
+
+
 def test_a_row_of_ade_that_stands_twice_is_one_relation():
     first = ROWS.splitlines()[0]
     (record,) = ade.parse(f"{first}\n{first}", "f")
@@ -182,6 +187,12 @@ def test_conll04_reader_on_a_small_document():
     assert (rome.start, paris.start) == (4, 5)  # adjacent ones stay two
     assert sentence.relations == [Relation("Live_In", ann, rome), Relation("Work_For", ann, ibm)]
     assert sentence.id == "7" and sentence.text == "Ann Lee left IBM Rome Paris"
+
+
+def test_an_inside_tag_of_another_type_opens_an_entity():
+    lines = ["#doc 8", "0\tIBM\tB-Org\t['N']\t[0]", "1\tRome\tI-Loc\t['N']\t[1]"]
+    (sentence,) = sentences_of(conll04.parse("\n".join(lines), "f"))
+    assert sentence.entities == [Entity("Org", 0, 1), Entity("Loc", 1, 2)]
 
 
 LINES_WRONG = [
@@ -471,7 +482,7 @@ def test_a_folder_that_is_no_corpus_is_named_with_what_is_missing(tmp_path):
 
 def test_texts_to_predict_come_from_arguments_lines_and_json(tmp_path):
     lines, records = tmp_path / "lines.text", tmp_path / "records.JSON"
-    lines.write_text("\ufeffA rash.\n\nNo 😀 rash.\n", encoding="utf-8")
+    lines.write_text("\ufeffA rash.\n\nNo 😀 rash.\n \t\n", encoding="utf-8")
     items = ["A rash.", ["A", "rash"], RECORD, {"tokens": ["x"]}]
     records.write_text(json.dumps(items))
     expected = [("A rash.", "text 1", "text 1")]
@@ -655,7 +666,8 @@ def test_the_card_counts_what_is_twice_and_what_an_encoder_cannot_read(tmp_path,
     long = {"tokens": ["a"] * 600, "entities": [{"type": "C", "start": 0, "end": 1}], "relations": []}
     # The second word has no wordpiece, the third no character that the tokenizer knows.
     odd = {"tokens": ["a", "\u200b", "日"], "entities": [], "relations": []}
-    write_corpus(tmp_path / "own", [RECORD, twice], [RECORD], [long, odd])
+    just = {"tokens": ["a"] * 510, "entities": [], "relations": []}  # as long as may be
+    write_corpus(tmp_path / "own", [RECORD, twice], [RECORD], [long, odd, just])
     assert data.main(["--dataset", str(tmp_path / "own"), "--encoder", str(encoder_folder)]) == 0
     table = capsys.readouterr().out
     assert counts(table, "sentences that stood before") == [1, 1, 0, 2]
@@ -673,18 +685,19 @@ def test_the_card_counts_what_training_cannot_reach(tmp_path, capsys):
     for head, tail in ((0, 1), (2, 3), (3, 0)):
         record["relations"].append({"type": "R", "head": head, "tail": tail})
     bare = {"tokens": ["x"], "entities": [], "relations": []}
-    write_corpus(tmp_path, [record, bare], [record], [bare])
+    alone = bare | {"entities": [{"type": "B", "start": 0, "end": 1}]}
+    write_corpus(tmp_path, [record, bare], [record], [alone])
     assert data.main(["--dataset", str(tmp_path), "--max-width", "2"]) == 0
     table = capsys.readouterr().out
     assert table.startswith(tmp_path.name) and table.splitlines()[0].split()[-4:] == [*SPLITS, "all"]
     assert counts(table, "sentences") == [2, 1, 1, 4] and counts(table, "words") == [6, 5, 1, 12]
-    assert counts(table, "entities") == [4, 4, 0, 8] and counts(table, "relations") == [3, 3, 0, 6]
-    assert counts(table, "A") == [3, 3, 0, 6] and counts(table, "B") == [1, 1, 0, 2]
+    assert counts(table, "entities") == [4, 4, 1, 9] and counts(table, "relations") == [3, 3, 0, 6]
+    assert counts(table, "A") == [3, 3, 0, 6] and counts(table, "B") == [1, 1, 1, 3]
     assert counts(table, "R") == [3, 3, 0, 6]
     assert counts(table, "sentences with overlapping entities") == [1, 1, 0, 2]
     assert counts(table, "sentences without a relation") == [1, 0, 1, 2]
     assert counts(table, "entities wider than 2 words") == [2, 2, 0, 4]
     assert counts(table, "relations with such an argument") == [2, 2, 0, 4]
     assert counts(table, "second types of a span") == [1, 1, 0, 2]
-    assert table.splitlines()[-1] == "entities by width in words  1: 2, 2: 2, 3: 4"
+    assert table.splitlines()[-1] == "entities by width in words  1: 3, 2: 2, 3: 4"
     assert "wordpieces" not in table

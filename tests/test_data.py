@@ -156,9 +156,15 @@ def test_texts_to_predict_become_sentences_with_gold_where_a_record_has_it(tmp_p
     assert pairs[5][1] == data.sentence_of(RECORD, "records.JSON:2", "f")
 
 
+def test_an_empty_text_is_a_sentence_without_words():
+    ((sentence, gold),) = data.read_inputs([""])
+    assert (sentence.id, sentence.words, sentence.text, gold) == ("text 1", [], "", None)
+
+
 def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     path = tmp_path / "records.json"
-    path.write_text(json.dumps(["A rash.", 3, {"tokens": []}, "\ud800", RECORD | {"entities": None}]))
+    halves = [{"tokens": ["x"], "entities": []}, {"tokens": ["x"], "relations": []}]
+    path.write_text(json.dumps(["A rash.", 3, {"tokens": []}, "\ud800", *halves]))
     with pytest.raises(InputError) as error:
         data.read_inputs(["\udc80", str(path), "A rash."])
     lines = str(error.value).splitlines()
@@ -167,7 +173,8 @@ def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     assert lines[2:] == [
         f"{path}, 2, tokens: empty; a sentence has a word at least",
         f"{path}, 3: '\\ud800'; it must be UTF-8",
-        f"{path}, 4, entities: missing or null; must be a list",
+        f"{path}, 4, relations: missing or null; must be a list",
+        f"{path}, 5, entities: missing or null; must be a list",
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import data
 import train
 from data import Entity, Relation, Sentence
-from support.scores import COUNTS, main_tables, missed_relations, scores, sentence_counts
+from support.scores import COUNTS, all_scores, main_tables, missed_relations, scores, sentence_counts
 from support.tables import CAUSES, final_table, remarks
 from test_spanrel import TYPES, annotated, coded, sentences
 
@@ -216,6 +216,8 @@ def test_as_many_sentences_must_be_predicted_as_there_are():
         scores([Sentence("s", ["w"])] * 2, [Sentence("s", ["w"])])
     with pytest.raises(ValueError):
         missed_relations([Sentence("1", ["a"])], [], 10)
+    with pytest.raises(ValueError):
+        sentence_counts([Sentence("1", ["a"])], [], "micro")
 
 
 @given(pair=scored(entity_types=["A"], relation_types=["R"]))
@@ -253,3 +255,19 @@ def test_every_missed_relation_has_one_cause(pair, width):
             max(r.head.end - r.head.start, r.tail.end - r.tail.start) > width for r in sentence.relations
         )
     assert bare["argument"] == 0 and bare["width"] == wide
+
+
+@given(pair=scored(), width=st.integers(1, 5))
+def test_all_scores_have_those_of_each_phenomenon_and_the_causes_of_what_was_missed(pair, width):
+    gold, predicted = pair
+    assert all_scores(gold, predicted, width) == {
+        **scores(gold, predicted),
+        "missed_relations": missed_relations(gold, predicted, width),
+    }
+    for k, sentence in enumerate(gold):
+        sentence.phenomenon = ("local", "", "span")[k % 3]
+    phenomena = all_scores(gold, predicted, width).get("phenomena", {})
+    assert list(phenomena) == ["local", "span"][: (len(gold) > 0) + (len(gold) > 2)]
+    for name, part in phenomena.items():
+        chosen = [k for k, sentence in enumerate(gold) if sentence.phenomenon == name]
+        assert part == scores([gold[k] for k in chosen], [predicted[k] for k in chosen])

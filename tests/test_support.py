@@ -98,7 +98,7 @@ def test_random_encoders_have_the_vocabulary_and_as_many_layers_as_they_say():
     assert set(encoders.RANDOM) == {"base", *encoders.TINY_NAMES}
 
 
-def test_the_longest_sentence_and_the_kind_of_encoder_are_found_out(tmp_path):
+def test_the_longest_sentence_and_the_kind_of_encoder_are_known(tmp_path):
     tokenizer = encoders.learn_tokenizer(WORDS)
     tokenizer.model_max_length = int(1e30)  # as where a tokenizer's folder does not say
     for kind, longest in (("bert", 40), ("roberta", 38)):
@@ -234,7 +234,8 @@ def test_a_flag_is_a_field_with_its_comment_and_its_defaults_as_help():
     assert "--heat X how hot it is (§1) (default: 1.5; rye: 2.5)" in help_text
     assert "--baking-minutes N how long (default: 20; wheat: 9)" in help_text
     assert "--form {loaf,roll} of the bread (default: loaf)" in help_text
-    assert "--extras PART [PART ...] what goes in --steam whether it is moist --label NAME" in help_text
+    assert "--extras PART [PART ...] what goes in: salt, seeds --steam whether it is moist" in help_text
+    assert "moist --label NAME a name for it" in help_text
     assert "--hidden" not in help_text  # a field without a comment has no flag
 
 
