@@ -6,8 +6,6 @@ import itertools
 import json
 import re
 
-import nbclient
-import nbformat
 import pytest
 import torch
 from helpers import HERE
@@ -109,6 +107,8 @@ def test_every_exercise_of_the_notebook_is_graded_by_its_check():
 @pytest.mark.slow
 @pytest.mark.lesson
 def test_the_notebook_runs_from_top_to_bottom_with_its_stubs():
+    nbclient = pytest.importorskip("nbclient", reason="the lesson's packages: uv run --group lesson")
+    nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(HERE / "tutorial.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": HERE}}).execute()
     again = [cell for cell in notebook.cells if cell.cell_type == "code"]
