@@ -3,7 +3,7 @@
     python data.py --dataset ade      the corpus card: what is in it, and which gold training cannot reach
     python data.py --dataset PATH     the same for a folder with train.json, dev.json and test.json
 
-The corpora are read in `corpora/`. A sentence is made from a record in one place, `sentence_of`."""
+`corpora/` reads the corpora. A sentence is made from a record in one place, `sentence_of`."""
 
 import dataclasses
 import itertools
@@ -82,12 +82,11 @@ class Sentence:
 
     def to_record(self) -> dict:
         """The sentence in SpERT's JSON, with its text, the entities' characters and the scores."""
-        entities, relations = [], []
+        entities, relations, index = [], [], self.entities.index
         for e in self.entities:
             entities.append({"type": e.type, "start": e.start, "end": e.end, "chars": [*self.chars(e)]})
         for r in self.relations:
-            head, tail = self.entities.index(r.head), self.entities.index(r.tail)
-            relations.append({"type": r.type, "head": head, "tail": tail})
+            relations.append({"type": r.type, "head": index(r.head), "tail": index(r.tail)})
         for item, fields in zip([*self.entities, *self.relations], entities + relations):
             if item.score is not None:
                 fields["score"] = item.score
@@ -100,7 +99,6 @@ class Sentence:
 
 def sentence_of(record, id: str, where: str) -> Sentence:
     """The sentence of a record in SpERT's JSON, each entity and relation once.
-
     This is the only way from a record to a sentence. An error names the place of the record, `where`."""
     check_record(record, where)
     entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
@@ -163,7 +161,7 @@ def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
         numbered = [(r, f"{split}-{k}", f"{place}, record {k}") for k, r in enumerate(records[split])]
         return read_each(sentence_of, numbered)
 
-    corpus = Corpus(name, *read_each(read_split, [(split,) for split in SPLITS]))
+    corpus = Corpus(name, *read_each(read_split, [(split,) for split in SPLITS]))  # all errors of all splits
     for split, sentences in corpus.splits.items():
         if not sentences:
             raise InputError(f"{where or name}: {split} has no sentence")
@@ -204,7 +202,6 @@ class Encoded:
 
 def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") -> list[Encoded]:
     """Each sentence in wordpieces. A word that has none becomes [UNK].
-
     A sentence of more than `longest` pieces is never cut: it is an error that names it."""
     if not sentences:
         return []
@@ -260,7 +257,6 @@ class Sampling:
 
     def draw(self, available: list, gold: int, sentence: str, stream: str) -> list:
         """Negatives for `gold` samples, from `available`: none twice, each equally likely.
-
         The draw is a function of (seed, epoch, sentence, stream): a run can be repeated and resumed [L29]."""
         wanted = self.rate * max(1, gold) if self.count is None else self.count
         rng = random.Random(f"{self.seed} {self.epoch} {sentence} {stream}")
@@ -270,7 +266,6 @@ class Sampling:
 @dataclass
 class Example:
     """What the model classifies in a sentence: spans of words and pairs of spans, with their types (0: none).
-
     Pairs hold indexes of spans, and only the first `arguments` spans occur in pairs."""
 
     encoded: Encoded
@@ -285,7 +280,6 @@ def training_example(
     encoded: Encoded, entity_types: list[str], relation_types: list[str], sampling: Sampling
 ) -> Example:
     """The gold spans and pairs of a sentence with fresh negatives.
-
     Gold wider than the threshold is no candidate [L18]. Of two types of a span, the first counts [L35]."""
     sentence = encoded.sentence
     type_of_span: dict[tuple[int, int], int] = {}
@@ -320,14 +314,12 @@ def prediction_example(encoded: Encoded, max_width: int) -> Example:
 
 def predicted_sentences(examples: list[Example], prediction, entity_types, relation_types) -> list[Sentence]:
     """The sentences of some examples with the entities and relations of `SpanRel.predict`.
-
     In each row the entities come first, so that number m of the row is entity m of the sentence."""
     kept, y_s = prediction.kept.cpu(), prediction.y_s.cpu()
     pairs, y_r = prediction.pairs.cpu(), prediction.y_r.cpu()
     sentences = [dataclasses.replace(e.encoded.sentence, entities=[], relations=[]) for e in examples]
-    highest = y_s.argmax(-1)
     for b, m in prediction.is_entity.nonzero().tolist():
-        kind, span = int(highest[b, m]), examples[b].spans[int(kept[b, m])]
+        kind, span = int(y_s[b, m].argmax()), examples[b].spans[int(kept[b, m])]
         sentences[b].entities.append(Entity(entity_types[kind - 1], *span, score=float(y_s[b, m, kind])))
     for b, p, kind in prediction.holds.nonzero().tolist():
         head, tail = (sentences[b].entities[m] for m in pairs[b, p].tolist())
@@ -378,7 +370,7 @@ def pad(rows: list[list], filler) -> Tensor:
 
 def mask_of(rows: list[list]) -> Tensor:
     """Which places of the padded rows are not padding."""
-    counts = torch.tensor([len(row) for row in rows])
+    counts = torch.tensor(list(map(len, rows)))
     return torch.arange(int(counts.max())) < counts[:, None]
 
 
@@ -412,7 +404,6 @@ def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
 
 def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = None) -> list[list[Encoded]]:
     """The sentences in batches in which little is padding.
-
     With `rng` (training): in random order, of similar length within shuffled pools of 32 batches [L34].
     Without (prediction): the longest first, so that memory is taken once, and within four batches by words,
     since the spans are of words."""
@@ -447,11 +438,9 @@ def main(arguments: list[str] | None = None) -> int:
     def print_card():
         given = parser.parse_args(arguments)
         corpus = read_corpus(given.dataset, given.data_dir, given.fold)
-        if not given.encoder:
-            print(card(corpus, given.max_width))
-            return
-        tokenizer = load_tokenizer(given.encoder)
-        encoded = encode(corpus.train + corpus.dev + corpus.test, tokenizer, sys.maxsize)
+        encoded, tokenizer = None, load_tokenizer(given.encoder) if given.encoder else None
+        if tokenizer:
+            encoded = encode(corpus.train + corpus.dev + corpus.test, tokenizer, sys.maxsize)
         print(card(corpus, given.max_width, encoded, tokenizer))
 
     return run_program(print_card)

@@ -33,13 +33,12 @@ from baselines import make_model, published, spert
 from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
-from support import encoders, pictures
+from support import encoders, folders, pictures
 from support.checkpoints import go_on, save_checkpoint
 from support.devices import device_of, hardware_of, peak_memory
 from support.errors import InputError, explain_errors, one_line, run_program
 from support.files import read_text, write_file
 from support.flags import add_flags, check_fitting, check_values, command_of, flag_of, make_parser
-from support.folders import CHECKPOINT, best_line, explain_interruption, new_folder, read_history
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
 from support.scores import all_scores, main_tables, sentence_counts
 from support.tables import final_table
@@ -177,10 +176,8 @@ class Run:
 
     def training_batch(self, encoded: list[Encoded], sampling: Sampling) -> Batch:
         """This process's share of some sentences, with their gold and fresh negatives."""
-        share = encoded[rank() :: world_size()]
-        examples = []
-        for sentence in share or encoded[:1]:
-            examples.append(data.training_example(sentence, self.entity_types, self.relation_types, sampling))
+        share, types = encoded[rank() :: world_size()], (self.entity_types, self.relation_types)
+        examples = [data.training_example(e, *types, sampling) for e in share or encoded[:1]]
         batch = self.batch(examples)
         if not share:  # all processes must take the step; in this one nothing counts
             batch.is_span[:] = False
@@ -244,10 +241,7 @@ def new_run(settings: Settings, corpus: Corpus) -> Run:
 def assemble(settings: Settings, encoder, tokenizer, entity_types: list, relation_types: list) -> Run:
     """The model around an encoder, on the device that the settings name."""
     E, C = len(entity_types) + 1, len(relation_types) + 1
-    try:
-        model = make_model(settings.model, settings.ablate, settings.config, encoder, E, C)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    model = make_model(settings.model, settings.ablate, settings.config, encoder, E, C)
     return Run(settings, model.to(device_of(settings.device)), tokenizer, entity_types, relation_types)
 
 
@@ -295,9 +289,9 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
     if resumed:
         folder = Path(resumed)
     else:  # one process makes it
-        folder = gather(None if rank() else new_folder(settings, method_of(settings)))[0]
-    started -= sum(line["seconds"] for line in read_history(folder))  # what it took before it was stopped
-    with explain_interruption(folder):
+        folder = gather(None if rank() else folders.new_folder(settings, method_of(settings)))[0]
+    started -= sum(line["seconds"] for line in folders.read_history(folder))  # before it was stopped
+    with folders.explain_interruption(folder):
         if rank() == 0 and not resumed:
             run.describe(folder)
         best_epoch = fit(run, splits["train"], splits["dev"], folder)
@@ -314,7 +308,7 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
         result |= {"peak_memory": peak_memory(run.device), "seconds": time.time() - started}
         write_file(folder / "predictions.json", json.dumps([s.to_record() for s in predicted]).encode())
         write_file(folder / "metrics.json", json.dumps(result, indent=1).encode())
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / folders.CHECKPOINT).unlink(missing_ok=True)
     print(pictures.render(list(zip(predicted, gold))[:4], "text", "", sys.stdout.isatty()))
     print(table_of(settings, result))
     cost = f"{result['seconds']:.0f} s, {result['peak_memory'] / 2**30:.1f} GiB"
@@ -336,13 +330,12 @@ def begin(settings: Settings) -> tuple[Run, dict[str, list[Encoded]]]:
 
 def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int:
     """Trains for all epochs, or the rest of them, and returns the best one, whose weights are in `folder`.
-
     The best epoch is the one with the highest mean of entity and strict relation F1 on dev; the last one
     where there is no dev [L14]."""
     settings = run.settings
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
     digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
-    history = go_on(folder / CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
+    history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}
@@ -355,11 +348,11 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
         if rank() == 0:
             lines = [json.dumps(line) + "\n" for line in history]
             write_file(folder / "history.jsonl", "".join(lines).encode())
-            if best_line(history) is history[-1]:
+            if folders.best_line(history) is history[-1]:
                 run.save(folder)
         notes = {"corpus": digest, "history": history}
-        save_checkpoint(folder / CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
-    return best_line(history)["epoch"]
+        save_checkpoint(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
+    return folders.best_line(history)["epoch"]
 
 
 def make_optimizer(run: Run, steps: int) -> tuple:
@@ -404,7 +397,6 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
 
 def train_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """L, L^s and L^r of a batch (eq. 11), the losses in float32.
-
     Each process weighs its means by its share of the samples, so that their sum is the mean of all."""
     config = run.settings.config
     with run.autocast():
@@ -464,10 +456,7 @@ def make_train_parser():
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 after one line on what is wrong."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()  # its load reports name weights that nothing here uses
-    transformers.logging.disable_progress_bar()
+    encoders.silence_transformers()
     return run_program(lambda: run_command(vars(make_train_parser().parse_args(arguments))))
 
 
@@ -487,13 +476,9 @@ def run_command(given: dict):
 
 def resume(folder: str, given: dict) -> dict:
     """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
-    path = Path(folder)
-    if (path / "metrics.json").exists():
-        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
-    if not (path / "config.json").is_file():
-        raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
-    with explain_errors(path / "config.json", "what `python train.py` writes"):
-        settings, _ = read_description(path)
+    folders.check_unfinished(folder)
+    with explain_errors(Path(folder) / "config.json", "what `python train.py` writes"):
+        settings, _ = read_description(Path(folder))
     return train(dataclasses.replace(settings, **given), folder)
 
 

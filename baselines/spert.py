@@ -20,7 +20,6 @@ def masked_max(X, mask):
 
 class SpERT(WithReading):
     """span = [CLS ; max pooling of B_s ; W], pair = [max pooling of B_c ; pooling and W of both spans].
-
     Each goes through a dropout and one linear layer."""
 
     def build_layers(self, E: int, C: int):

@@ -18,7 +18,6 @@ ROW_FORM = "id|sentence|effect|begin|end|drug|begin|end, with offsets in the doc
 
 def read(data_dir: Path, fold: int) -> dict:
     """Test is the fold, dev the next one, train the other eight.
-
     SpERT's own `ade_split_K_train.json` and `…_test.json` are used if they lie there; dev is a ninth."""
     if not 0 <= fold <= 9:
         raise InputError(f"--fold {fold}: ADE's folds are 0 to 9")

@@ -19,7 +19,6 @@ def read(folder: Path, names: tuple[str, ...]) -> dict:
 
 def read_inputs(arguments: list[str]) -> list[tuple]:
     """(item, id, place) of each sentence to predict; an item is a text, a list of words, or a record.
-
     An argument is a text, or a file: a sentence a line, or JSON, a list of items. What ends like a file's
     name is one, even if it is mistyped."""
     items = []

@@ -33,7 +33,6 @@ def save_checkpoint(path: Path, model, optimizer, schedule, device: torch.device
 
 def go_on(path: Path, model, optimizer, schedule, device: torch.device, corpus: str) -> list[dict]:
     """Puts everything back as it was when the checkpoint was written; returns the history until then.
-
     Without a checkpoint it is empty. `corpus` is the digest of what the run trains on."""
     if not path.exists():
         return []

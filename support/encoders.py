@@ -22,9 +22,16 @@ RANDOM = {
 TINY_NAMES = ("tiny", "tiny-1", "tiny-2")
 
 
+def silence_transformers():
+    """Its reports name weights that nothing here uses."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def load_encoder(name: str, sentences: Iterable[list[str]]) -> tuple:
     """The tokenizer and the encoder of that name: one of `RANDOM`, a folder, or a name on the hub.
-
     A random encoder gets a vocabulary learned from the words of the training `sentences`."""
     if name in RANDOM:
         tokenizer = learn_tokenizer(sentences)
@@ -85,7 +92,6 @@ def load_saved_tokenizer(folder: Path):
 
 def locate_encoder(name: str) -> str:
     """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once.
-
     Without a network this takes seconds, not minutes of retries."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError

@@ -39,7 +39,6 @@ def write_file(path: Path, content: bytes):
 
 def fetch(path: Path, address: str, sha256: str, host: str = "https://raw.githubusercontent.com") -> Path:
     """The published file at `path`, downloaded if it is not there. Its SHA-256 must be the published one.
-
     A server that says nothing for ten seconds is not waited for."""
     if path.exists():
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:

@@ -24,7 +24,6 @@ def help_lines(kind) -> dict[str, str]:
 
 def add_flags(group, kind, other_defaults: dict[str, dict]):
     """Adds a flag for each commented field of a dataclass.
-
     The help names its default, and those of `other_defaults`, by title and field."""
     types, comments = get_type_hints(kind), help_lines(kind)
     for field in dataclasses.fields(kind):
@@ -69,7 +68,6 @@ def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
 
 def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float]]):
     """Refuses a value that the field of one of the dataclasses `kinds` cannot have.
-
     Numbers without a range of their own go from 0 to 2^31."""
     types = {}
     for kind in kinds:

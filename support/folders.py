@@ -31,6 +31,15 @@ def new_folder(settings, method: str) -> Path:
     raise InputError(f"--output {output} exists; {advice}")
 
 
+def check_unfinished(folder: str):
+    """Refuses to go on with a run that came to its end, or that had not begun."""
+    path = Path(folder)
+    if (path / "metrics.json").exists():
+        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
+    if not (path / "config.json").is_file():
+        raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
+
+
 def read_history(folder: Path) -> list[dict]:
     """The epochs of a run so far."""
     path = folder / "history.jsonl"

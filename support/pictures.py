@@ -165,7 +165,6 @@ def stack_lines(lines: list[Line]) -> int:
 
 def picture(sentence, gold=None) -> str:
     """The sentence as SVG: entities on coloured ground over brackets, relations as arcs to their tails.
-
     Where gold is known: = and solid is right, + and dashed wrong, - and dotted missed. It holds no script."""
     places = place_words(sentence)
     count = 1 + max((place.row for place in places), default=0)

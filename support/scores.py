@@ -7,7 +7,6 @@ COUNTS = ("gold", "predicted", "correct")
 
 def scores(gold: list, predicted: list) -> dict:
     """P, R and F1 of entities and relations in percent, with the counts behind them.
-
     An entity is right by type and span. A relation is right by type and arguments: "strict" with the
     arguments' types, as SpERT and this paper count, "boundaries" without, as DyGIE counts [L23]."""
     keys = {"entity": entity_keys, "strict": strict_keys, "boundaries": boundary_keys}
@@ -34,7 +33,6 @@ def boundary_keys(sentence) -> set[tuple]:
 
 def tally(gold: list[set], predicted: list[set]) -> dict:
     """Scores by type, their micro and their macro average, of sets of items (type, …), one set a sentence.
-
     Macro is the mean of P, R and F1 over the types that are in gold or predicted [L21]."""
     counts = {"gold": Counter(), "predicted": Counter(), "correct": Counter()}
     for gold_items, predicted_items in zip(gold, predicted, strict=True):
@@ -71,7 +69,6 @@ def all_scores(gold: list, predicted: list, max_width: int) -> dict:
 
 def missed_relations(gold: list, predicted: list, max_width: int) -> dict[str, int]:
     """How many gold relations were not found, by cause.
-
     "width": an argument is too wide to be a candidate [L18]. "argument": an argument was missed or has
     another type. "relation": both arguments were found."""
     causes = dict.fromkeys(("width", "argument", "relation"), 0)
@@ -89,7 +86,6 @@ def missed_relations(gold: list, predicted: list, max_width: int) -> dict[str, i
 
 def sentence_counts(gold: list, predicted: list, average: str) -> dict:
     """The counts behind the scores, as text with a number for each sentence. A bootstrap draws from them.
-
     They are kept for each type where the average is macro, else for all types together."""
     counts = {"entity": {}, "relation": {}}
     for index, (right, guess) in enumerate(zip(gold, predicted, strict=True)):

@@ -13,7 +13,6 @@ CAUSES = {
 
 def final_table(settings, method: str, result: dict, printed: list[dict]) -> str:
     """All scores of a run in the layout of the paper's Table 1, then in words what the figures hide.
-
     `printed` are the paper's own figures for this method, for entities and for relations, if it has any."""
     name = f"{Path(settings.dataset).name}, {settings.eval_split}"
     entity, relation = main_tables(result).values()

@@ -21,7 +21,7 @@ import data
 from data import Batch, Encoded, Entity, Sentence
 from spanrel import Config
 from support.devices import hardware_of, peak_memory, reset_peak
-from support.encoders import longest_input
+from support.encoders import longest_input, silence_transformers
 from support.errors import InputError, run_program
 from support.files import write_file
 from support.flags import add_flags, check_values, command_of, make_parser
@@ -73,7 +73,6 @@ def training_cost(run: Run, encoded: list[Encoded], steps: int = 12) -> dict:
 
 def prediction_cost(run: Run, encoded: list[Encoded]) -> dict:
     """Prediction, from wordpieces to sentences, beside the encoder alone.
-
     The entities kept are the gold ones, whatever their scores: an untrained model would keep most spans,
     and what it would cost is their million pairs."""
     batches = [run.prediction_batch(part) for part in data.batches_of(encoded, 8)]
@@ -124,7 +123,6 @@ def encoder_alone(run: Run, batch: Batch) -> torch.Tensor:
 
 def in_turn(run: Run, batches: list[Batch], actions: dict, passes: int = 3) -> dict:
     """Seconds and peak memory of each action on all batches.
-
     Each runs by itself first, which warms up and shows what memory it takes. Then all run in turn on each
     batch, several times over, and the median of each counts."""
     cost = {"batches": len(batches), "sentences": sum(len(batch.examples) for batch in batches)}
@@ -183,9 +181,7 @@ def make_benchmark_parser():
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the model that the flags of train.py describe."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
+    silence_transformers()
 
     def measure():
         given = vars(make_benchmark_parser().parse_args(arguments))

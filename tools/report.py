@@ -144,7 +144,6 @@ class Row:
 
 def table_rows(number: int, groups: Groups, with_all: bool) -> list[Row]:
     """The rows that the paper prints, then those of other corpora.
-
     Without `with_all`, corpora of which there is no run are left out."""
     rows, others = [], []
     models = ["multihead"]
@@ -267,7 +266,6 @@ def run_row(place: str, runs: list[Recorded], command: str = "") -> list[str]:
 
 def difference_table(groups: Groups) -> str:
     """By how much F1 of the full model is ahead of each other model with the same other flags.
-
     With 95 % intervals, beside the margin that the paper prints."""
     rows = []
     for command, runs in groups.items():
@@ -323,7 +321,6 @@ def printed_margins(settings: Settings) -> list[str]:
 @functools.lru_cache(1)  # tens of megabytes, and what is compared asks one after the other
 def resamples(size: int, fold: int) -> torch.Tensor:
     """How often each sentence counts (1 + RESAMPLES, size): once each, then as often as it is drawn.
-
     It is the same in each call for that fold, so that a difference of two models is a paired one."""
     drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(fold))
     drawn = torch.cat([torch.arange(size)[None], drawn])
