@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from functools import partial
 
 
 def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None) -> str:
@@ -24,9 +25,9 @@ def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=Non
     add_row("sentences", lambda s: 1)
     add_row("words", lambda s: len(s.words))
     for items in ("entities", "relations"):
-        add_row(items, lambda s: len(getattr(s, items)))  # noqa: B023 (used at once)
+        add_row(items, partial(count_items, items, None))
         for kind in sorted(types_in(splits[-1], items)):
-            add_row(f"  {kind}", lambda s: sum(i.type == kind for i in getattr(s, items)))  # noqa: B023
+            add_row(f"  {kind}", partial(count_items, items, kind))
     earlier = {}
     for sentence in splits[-1]:
         earlier.setdefault(tuple(sentence.words), id(sentence))
@@ -58,6 +59,11 @@ def types_in(sentences: list, items: str) -> set[str]:
     for sentence in sentences:
         types.update(item.type for item in getattr(sentence, items))
     return types
+
+
+def count_items(items: str, kind: str | None, sentence) -> int:
+    """How many "entities" or "relations" a sentence has, of a type or of all."""
+    return sum(kind in (None, item.type) for item in getattr(sentence, items))
 
 
 def second_types(sentence) -> int:
