@@ -1,16 +1,14 @@
 """The proof that `spanrel.py` computes what the paper says, in the paper's order.
 
-Each equation is written a second time, in plain Python, with loops over one sentence, one span, one pair.
-Loop and function must agree within 1e-10 on random batches. Other tests are properties, each named by a plain
-sentence. A function under test is an argument of its test: pytest passes ours, and
+Each equation is written a second time, with loops over one sentence, one span, one pair; both must agree
+within 1e-10. A function under test is an argument of its test: pytest passes ours, and
 `test_eq_1_agrees_with_the_loop(span_ends=mine)` tests another one.
 
     python -m pytest test_spanrel.py                the proof
     python -m pytest test_spanrel.py -k eq_         the tests of the equations
     python -m pytest --hypothesis-profile=deep      2,000 random inputs for each property instead of 25
 
-The random inputs are made in `tests/inputs.py`. Ablations, SpERT and other readings of the loss have loops as
-well. What only they have is tested in `tests/test_baselines.py`.
+Random inputs are made in `tests/inputs.py`. `tests/test_baselines.py` has what only the baselines have.
 """
 
 import copy
@@ -436,6 +434,8 @@ def test_span_filtration_keeps_what_is_not_none_entity(case, filter_spans):
         expected = [s for s in range(len(spans)) if loop_filter(y_s[b, s].tolist())]
         assert kept[b][is_entity[b]].tolist() == expected
     assert kept.shape[1] == is_entity.sum(-1).max()
+    many = batch(*[[1.0, 0.0], [0.0, 1.0]] * 99)  # their order stays, also of so many
+    assert filter_spans(many, torch.ones(1, 198).bool())[0].tolist() == [list(range(1, 198, 2))]
 
 
 # -- §3.2  Relation classification and filtration ------------------------------------------------------------
