@@ -41,8 +41,9 @@ def benchmark(settings: Settings) -> dict:
     for sentences in corpus.splits.values():
         run.encode(sentences)
     result = {"reading": time.perf_counter() - started, "hardware": hardware_of(run.device)}
-    command = command_of(flags_of(settings)).replace("train.py", "-m tools.benchmark")
-    result |= {"command": command, "growth": growth(run), "prediction": prediction_cost(run, splits["test"])}
+    result["command"] = command_of(flags_of(settings)).replace("train.py", "-m tools.benchmark")
+    result["growth"] = growth(run)
+    result["prediction"] = prediction_cost(run, splits["test"])
     result["training"] = training_cost(run, splits["train"])
     print(cost_table(result))
     if settings.output:
@@ -55,20 +56,13 @@ def training_cost(run: Run, encoded: list[Encoded], steps: int = 12) -> dict:
     sampling = sampling_of(run.settings, 0)
     optimizer = torch.optim.AdamW(run.model.parameters(), lr=0.0, fused=True)
     parts = data.batches_of(encoded, run.settings.batch_size, random.Random(run.settings.seed))[:steps]
-
-    def encoder_step(batch):
-        descend(run, encoder_alone(run, batch).float().square().mean(), optimizer)
-
-    def model_step(batch):
-        descend(run, train_step(run, batch)[0], optimizer)
-
-    def build_batch(batch):
-        run.training_batch([example.encoded for example in batch.examples], sampling)
-
-    run.model.train()
     batches = [run.training_batch(part, sampling) for part in parts]
-    actions = {"encoder": encoder_step, "model": model_step, "batch building": build_batch}
-    return in_turn(run, batches, actions)
+    run.model.train()
+    return in_turn(run, batches, {
+        "encoder": lambda batch: descend(run, encoder_alone(run, batch).float().square().mean(), optimizer),
+        "model": lambda batch: descend(run, train_step(run, batch)[0], optimizer),
+        "batch building": lambda batch: run.training_batch(encoded_of(batch), sampling),
+    })
 
 
 def prediction_cost(run: Run, encoded: list[Encoded]) -> dict:
@@ -77,13 +71,17 @@ def prediction_cost(run: Run, encoded: list[Encoded]) -> dict:
     and what it would cost is their million pairs."""
     batches = [run.prediction_batch(part) for part in data.batches_of(encoded, 8)]
     z_s = itertools.cycle([gold_scores(run, batch) for batch in batches])
-
-    def predict(batch):
-        run.annotate_batch(run.prediction_batch([example.encoded for example in batch.examples]))
-
     run.model.eval()
     with torch.no_grad(), run.model.ffnn_s.register_forward_hook(lambda *_: next(z_s)):
-        return in_turn(run, batches, {"encoder": lambda batch: encoder_alone(run, batch), "model": predict})
+        return in_turn(run, batches, {
+            "encoder": lambda batch: encoder_alone(run, batch),
+            "model": lambda batch: run.annotate_batch(run.prediction_batch(encoded_of(batch))),
+        })
+
+
+def encoded_of(batch: Batch) -> list[Encoded]:
+    """The encoded sentences of a batch."""
+    return [example.encoded for example in batch.examples]
 
 
 def gold_scores(run: Run, batch: Batch) -> torch.Tensor:
@@ -92,23 +90,21 @@ def gold_scores(run: Run, batch: Batch) -> torch.Tensor:
     for example in batch.examples:
         gold = {(entity.start, entity.end) for entity in example.encoded.sentence.entities}
         rows.append([int(span in gold) for span in example.spans])
-    types = data.pad(rows, 0)
-    return torch.nn.functional.one_hot(types, 1 + max(1, len(run.entity_types))).float().to(run.device)
+    classes = 1 + max(1, len(run.entity_types))
+    return torch.nn.functional.one_hot(data.pad(rows, 0), classes).float().to(run.device)
 
 
 def growth(run: Run, lengths=(20, 50, 100, 200, 500), counts=(2, 20, 200)) -> list[dict]:
     """Prediction of one sentence, by its wordpieces and by the entities that are kept in it."""
     rows, longest = [], longest_input(run.tokenizer, run.model.encoder)
     for n, count in itertools.product(lengths, counts):
-        if n > longest:
-            continue
         spans = data.enumerate_spans(n - 2, run.settings.config.max_width)
-        if count > len(spans):
+        if n > longest or count > len(spans):
             continue
         entities = [Entity("", *span) for span in random.Random(0).sample(spans, count)]
         sentence = Sentence("", ["word"] * (n - 2), entities)
-        starts, ends = list(range(1, n - 1)), list(range(2, n))
-        encoded = Encoded(sentence, [5] * n, [True] * (n - 1) + [False], starts, ends)
+        is_token = [True] * (n - 1) + [False]
+        encoded = Encoded(sentence, [5] * n, is_token, list(range(1, n - 1)), list(range(2, n)))
         sizes = {"wordpieces": n, "entities": count, "pairs": count * (count - 1)}
         rows.append({**sizes, **prediction_cost(run, [encoded])})
     return rows
@@ -127,43 +123,37 @@ def in_turn(run: Run, batches: list[Batch], actions: dict, passes: int = 3) -> d
     batch, several times over, and the median of each counts."""
     cost = {"batches": len(batches), "sentences": sum(len(batch.examples) for batch in batches)}
     for name, action in actions.items():
-        is_known = reset_peak(run.device)
+        can_measure = reset_peak(run.device)
         for batch in batches:
             action(batch)
-        cost[name] = {"memory": peak_memory(run.device) if is_known else 0}
-    times = {name: collections.defaultdict(list) for name in actions}
-    for _ in range(passes):
-        for number, batch in enumerate(batches):
-            for name, action in actions.items():
-                started = timer()
-                action(batch)
-                times[name][number].append(timer() - started)
+        cost[name] = {"memory": peak_memory(run.device) if can_measure else 0}
+    times = collections.defaultdict(list)
+    for _, (index, batch), name in itertools.product(range(passes), enumerate(batches), actions):
+        started = timer()
+        actions[name](batch)
+        times[name, index].append(timer() - started)
     for name in actions:
-        cost[name]["seconds"] = sum(map(statistics.median, times[name].values()))
+        cost[name]["seconds"] = sum(statistics.median(times[name, index]) for index in range(len(batches)))
     return cost
 
 
 def cost_table(result: dict) -> str:
     """The figures of `benchmark` as a table; 0 MiB where the system does not tell."""
     lines = [result["command"], result["hardware"], "", f"{'':34}{'model':>10}{'encoder':>10}{'ratio':>10}"]
-
-    def add_line(title, model, encoder):
-        lines.append(f"{title:34}{model:10.1f}{encoder:10.1f}{model / max(encoder, 1e-9):10.2f}")
-
     for name, title in (("training", "training: a step"), ("prediction", "prediction: a batch of 8")):
-        cost = result[name]
-        model, encoder = cost["model"], cost["encoder"]
-        ms = 1000 / cost["batches"]
-        add_line(f"{title}, ms", ms * model["seconds"], ms * encoder["seconds"])
-        count = cost["sentences"]
-        add_line("  sentences a second", count / model["seconds"], count / encoder["seconds"])
-        add_line("  peak memory, MiB", model["memory"] / 2**20, encoder["memory"] / 2**20)
+        cost, costs = result[name], (result[name]["model"], result[name]["encoder"])
+        figures = {
+            f"{title}, ms": [1000 * part["seconds"] / cost["batches"] for part in costs],
+            "  sentences a second": [cost["sentences"] / part["seconds"] for part in costs],
+            "  peak memory, MiB": [part["memory"] / 2**20 for part in costs],
+        }
+        for label, (model, encoder) in figures.items():
+            lines.append(f"{label:34}{model:10.1f}{encoder:10.1f}{model / max(encoder, 1e-9):10.2f}")
     training = result["training"]
     share = 100 * training["batch building"]["seconds"] / training["model"]["seconds"]
     lines.append(f"{'batch building, % of a step':34}{share:10.1f}")
     lines.append(f"{'reading and encoding, s':34}{result['reading']:10.1f}\n")
-    heads = ["entities", "pairs", "ms", "encoder", "MiB"]
-    lines.append(f"{'one sentence: wordpieces':>24}" + "".join(f"{head:>10}" for head in heads))
+    lines.append(f"{'one sentence: wordpieces':>24}" + "  entities     pairs        ms   encoder       MiB")
     for row in result["growth"]:
         ms, alone = 1000 * row["model"]["seconds"], 1000 * row["encoder"]["seconds"]
         sizes = f"{row['wordpieces']:24}{row['entities']:10}{row['pairs']:10,}"
