@@ -7,10 +7,8 @@ from pathlib import Path
 from support.errors import InputError, excerpt, explain_errors, read_each
 from support.files import read_text
 
-FORM = (
-    '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], '
-    '"relations": [{"type", "head", "tail"}, ...]}'
-)
+FORM = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], '
+FORM += '"relations": [{"type", "head", "tail"}, ...]}'
 SPLITS = ("train", "dev", "test")
 
 
@@ -72,36 +70,26 @@ def faults_of_record(record) -> list[str]:
     if type(record) is not dict:
         return [f"it is {excerpt(record)}; it must be {FORM}"]
     parts = {name: record.get(name) for name in ("tokens", "entities", "relations")}
-    no_lists = {name: part for name, part in parts.items() if type(part) is not list}
-    if no_lists:
+    if no_lists := {name: part for name, part in parts.items() if type(part) is not list}:
         return [f"{name}: {excerpt(part)}; must be a list" for name, part in no_lists.items()]
     words, entities, relations = parts.values()
     faults = [] if words else ["tokens: empty; a sentence has a word at least"]
     for k, word in enumerate(words):
         if not is_text(word):
             faults.append(f"tokens[{k}]: {excerpt(word)}; must be a word")
+    ranges = {"start": (0, len(words) - 1), "end": (1, len(words))}
     for k, entity in enumerate(entities):
-        faults += faults_of_entity(f"entities[{k}]", entity, len(words))
-    for k, relation in enumerate(relations):
-        faults += faults_of_relation(f"relations[{k}]", relation, entities)
-    return faults
-
-
-def faults_of_entity(where: str, entity, n: int) -> list[str]:
-    """What is wrong with an entity of a record of n words."""
-    faults = faults_of_item(where, entity, {"start": (0, n - 1), "end": (1, n)}, f"{n} words")
-    if not faults and entity["start"] >= entity["end"]:
-        start, end = entity["start"], entity["end"]
-        faults = [f"{where}.end: {end}; must be beyond start, {start}, since end is excluded"]
-    return faults
-
-
-def faults_of_relation(where: str, relation, entities: list) -> list[str]:
-    """What is wrong with a relation between the entities of a record."""
+        wrong = faults_of_item(f"entities[{k}]", entity, ranges, f"{len(words)} words")
+        if not wrong and entity["start"] >= entity["end"]:
+            right = f"must be beyond start, {entity['start']}, since end is excluded"
+            wrong = [f"entities[{k}].end: {entity['end']}; {right}"]
+        faults += wrong
     ranges = dict.fromkeys(("head", "tail"), (0, len(entities) - 1))
-    faults = faults_of_item(where, relation, ranges, f"{len(entities)} entities")
-    if not faults and same_entity(entities[relation["head"]], entities[relation["tail"]]):
-        faults = [f"{where}: joins an entity with itself; it must join two"]
+    for k, relation in enumerate(relations):
+        wrong = faults_of_item(f"relations[{k}]", relation, ranges, f"{len(entities)} entities")
+        if not wrong and same_entity(entities[relation["head"]], entities[relation["tail"]]):
+            wrong = [f"relations[{k}]: joins an entity with itself; it must join two"]
+        faults += wrong
     return faults
 
 

@@ -1,15 +1,13 @@
 """Flags from dataclasses: a field is a flag, its type the values, the comment behind it the line of help."""
 
 import argparse
-import dataclasses
 import inspect
 import re
 import shlex
+from functools import partial
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from support.errors import InputError, refuse_flags
-
-METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
 def flag_of(name: str) -> str:
@@ -25,20 +23,17 @@ def help_lines(kind) -> dict[str, str]:
 def add_flags(group, kind, other_defaults: dict[str, dict]):
     """Adds a flag for each commented field of a dataclass.
     The help names its default, and those of `other_defaults`, by title and field."""
-    types, comments = get_type_hints(kind), help_lines(kind)
-    for field in dataclasses.fields(kind):
-        if field.name not in comments:
-            continue
-        defaults = {"default": field.default}
-        for title, values in other_defaults.items():
-            if field.name in values:
-                defaults[title] = values[field.name]
-        notes = [f"{title}: {value}" for title, value in defaults.items() if value not in ("", (), False)]
-        help_text = comments[field.name] + (f" ({'; '.join(notes)})" if notes else "")
-        argument = argument_of(types[field.name])
+    types = get_type_hints(kind)
+    for name, help_text in help_lines(kind).items():
+        notes = []
+        for title, defaults in {"default": vars(kind), **other_defaults}.items():
+            if defaults.get(name, "") not in ("", (), False):
+                notes.append(f"{title}: {defaults[name]}")
+        help_text += f" ({'; '.join(notes)})" if notes else ""
+        argument = argument_of(types[name])
         if "nargs" in argument:
             help_text += f": {', '.join(argument['choices'])}"
-        group.add_argument(flag_of(field.name), help=help_text, **argument)
+        group.add_argument(flag_of(name), help=help_text, **argument)
 
 
 def argument_of(kind) -> dict:
@@ -49,18 +44,14 @@ def argument_of(kind) -> dict:
         return {"nargs": "+", "choices": get_args(get_args(kind)[0]), "metavar": "PART"}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
-    return {"type": kind, "metavar": METAVARS[kind]}
+    return {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}[kind]}
 
 
 def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
     """A parser that puts only the flags that are given into its result."""
-
-    def formatter(prog):
-        return argparse.RawDescriptionHelpFormatter(prog, max_help_position=26, width=128)
-
     parser = argparse.ArgumentParser(
-        usage=usage, description=description, formatter_class=formatter, allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        usage=usage, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=26, width=128),
     )
     parser.error = refuse_flags
     return parser
