@@ -82,11 +82,11 @@ class Sentence:
 
     def to_record(self) -> dict:
         """The sentence in SpERT's JSON, with its text, the entities' characters and the scores."""
-        entities, relations, index = [], [], self.entities.index
+        entities, relations, index = [], [], {entity: k for k, entity in enumerate(self.entities)}
         for e in self.entities:
             entities.append({"type": e.type, "start": e.start, "end": e.end, "chars": [*self.chars(e)]})
         for r in self.relations:
-            relations.append({"type": r.type, "head": index(r.head), "tail": index(r.tail)})
+            relations.append({"type": r.type, "head": index[r.head], "tail": index[r.tail]})
         for item, fields in zip([*self.entities, *self.relations], entities + relations):
             if item.score is not None:
                 fields["score"] = item.score

@@ -18,8 +18,8 @@ def new_folder(settings, method: str) -> Path:
     """The folder of a run, made now. A folder that exists is never used again."""
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
     name = "-".join([Path(settings.dataset).name, *fold, *method.split(), f"seed{settings.seed}"])
-    output, paths = settings.output, [Path("runs") / f"{name}-{number}" for number in range(1, 10000)]
-    for path in [Path(output)] if output else paths:
+    output, numbered = settings.output, (Path("runs") / f"{name}-{number}" for number in range(1, 10000))
+    for path in [Path(output)] if output else numbered:
         try:
             path.mkdir(parents=True)
             return path

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections import namedtuple
+from collections import defaultdict, namedtuple
 from dataclasses import dataclass
 from html import escape
 from unicodedata import combining, east_asian_width
@@ -139,17 +139,18 @@ def picture(sentence, gold=None) -> str:
     """The sentence as SVG: entities on coloured ground over brackets, relations as arcs to their tails.
     Where gold is known: = and solid is right, + and dashed wrong, - and dotted missed. It holds no script."""
     places = place_words(sentence)
-    brackets, arcs = [], []
+    words, brackets, arcs = defaultdict(list), defaultdict(list), defaultdict(list)  # by row
+    for word, place in zip(sentence.words, places):
+        words[place.row].append((word, place))
     for marked_entity in marked(sentence.entities, gold and gold.entities):
-        brackets += brackets_of(marked_entity, places)
+        for row, bracket in brackets_of(marked_entity, places):
+            brackets[row].append(bracket)
     for marked_relation in marked(sentence.relations, gold and gold.relations):
-        arcs += arcs_of(marked_relation, places)
+        for row, arc in arcs_of(marked_relation, places):
+            arcs[row].append(arc)
     rows, y = "", 0
     for row in range(1 + max((place.row for place in places), default=0)):
-        placed_words = [pair for pair in zip(sentence.words, places) if pair[1].row == row]
-        row_brackets = [bracket for k, bracket in brackets if k == row]
-        row_arcs = [arc for k, arc in arcs if k == row]
-        drawn, height = draw_row(sentence, placed_words, row_brackets, row_arcs)
+        drawn, height = draw_row(sentence, words[row], brackets[row], arcs[row])
         rows += f'<g transform="translate(4 {y})">{drawn}</g>'
         y += height
     text = escape(show(sentence, gold).strip())

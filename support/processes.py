@@ -23,9 +23,14 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def processes_started() -> int:
+    """How many processes `torchrun` started, whether they have joined or not."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def join_processes():
     """Lets the processes find each other, and gives each a device of its own. Only number 0 prints."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if processes_started() == 1:
         return
     distributed.init_process_group()
     atexit.register(distributed.destroy_process_group)

@@ -7,7 +7,6 @@ The encoder is the floor: nothing in the paper can cost less than BERT does. `--
 import collections
 import itertools
 import json
-import os
 import random
 import statistics
 import sys
@@ -24,13 +23,14 @@ from support.devices import hardware_of, peak_memory, reset_peak
 from support.encoders import longest_input, silence_transformers
 from support.errors import InputError, run_program
 from support.files import write_file
-from support.flags import add_flags, check_values, command_of, make_parser
-from train import RANGES, Run, Settings, begin, descend, flags_of, sampling_of, settings_of, train_step
+from support.flags import add_flags, command_of, make_parser
+from support.processes import processes_started
+from train import Run, Settings, begin, descend, flags_of, sampling_of, settings_of, train_step
 
 
 def benchmark(settings: Settings) -> dict:
     """The figures of the table that `cost_table` prints."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes_started() > 1:
         raise InputError("the benchmark is for one process: start it without torchrun")
     path = Path(settings.output or "new.json")
     if path.exists() or not path.parent.is_dir():
@@ -174,9 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     silence_transformers()
 
     def measure():
-        given = vars(make_benchmark_parser().parse_args(arguments))
-        check_values((Settings, Config), given, RANGES)
-        benchmark(settings_of(**given))
+        benchmark(settings_of(**vars(make_benchmark_parser().parse_args(arguments))))
 
     return run_program(measure)
 
