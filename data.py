@@ -17,7 +17,8 @@ from torch import Tensor
 
 from corpora import READERS, own
 from corpora.card import card, types_in
-from corpora.records import SPLITS, check_record, cut_words, find_words, is_text
+from corpora.records import SPLITS, check_record, is_text
+from corpora.words import cut_words, find_words
 from support import pictures
 from support.encoders import load_tokenizer
 from support.errors import InputError, excerpt, read_each, run_program
@@ -71,9 +72,9 @@ class Sentence:
             self.offsets = find_words(self.words, self.text)
 
     @classmethod
-    def from_text(cls, text: str, id: str = "text") -> "Sentence":
-        """Cuts a text into words, as ADE is cut [L36]."""
-        offsets = cut_words(text)
+    def from_text(cls, text: str, id: str = "text", rule: str = "letters") -> "Sentence":
+        """Cuts a text into words by one of the rules of `corpora/words.py` [L36]."""
+        offsets = cut_words(text, rule)
         return cls(id, [text[start:end] for start, end in offsets], text=text, offsets=offsets)
 
     def chars(self, entity: Entity) -> tuple[int, int]:

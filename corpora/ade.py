@@ -5,7 +5,8 @@ import re
 import zipfile
 from pathlib import Path
 
-from corpora.records import cut_words, read_checked
+from corpora.records import read_checked
+from corpora.words import cut_words
 from support.errors import InputError, explain_errors
 from support.files import fetch
 

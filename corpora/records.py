@@ -12,23 +12,6 @@ FORM += '"relations": [{"type", "head", "tail"}, ...]}'
 SPLITS = ("train", "dev", "test")
 
 
-def cut_words(text: str) -> list[tuple[int, int]]:
-    """The words of a text: runs of letters, digits and accents, and other characters alone [L36]."""
-    return [match.span() for match in re.finditer(r"[\w\u0300-\u036f]+|[^\w\s]", text)]
-
-
-def find_words(words: list[str], text: str) -> list[tuple[int, int]]:
-    """The [start, end) of each word in the text that they were cut from; fewer if it is another text."""
-    offsets, position = [], 0
-    for word in words:
-        start = text.find(word, position)
-        if start < 0 or text[position:start].strip():  # between words there are only blanks
-            break
-        position = start + len(word)
-        offsets.append((start, position))
-    return offsets
-
-
 def split_files(folder: Path, advice: str) -> dict[str, Path]:
     """train.json, dev.json and test.json of a folder, by split; all three must be there."""
     paths = {split: folder / f"{split}.json" for split in SPLITS}
