@@ -111,17 +111,6 @@ def sentence_of(record, id: str, where: str) -> Sentence:
     return Sentence(name, record["tokens"], *kept, text, phenomenon=phenomenon, repeated=repeated)
 
 
-def keep_likeliest(sentence: Sentence) -> Sentence:
-    """The sentence without entities that overlap a likelier one, and without their relations [L37]."""
-    kept: list[Entity] = []
-    for entity in sorted(sentence.entities, key=lambda e: -e.score):
-        if not any(entity.overlaps(other) for other in kept):
-            kept.append(entity)
-    entities = [entity for entity in sentence.entities if entity in kept]
-    relations = [r for r in sentence.relations if r.head in kept and r.tail in kept]
-    return dataclasses.replace(sentence, entities=entities, relations=relations)
-
-
 # -- Corpora, and texts to predict ---------------------------------------------------------------------------
 
 
@@ -144,7 +133,7 @@ class Corpus:
         return sorted(types_in(self.train, items))
 
 
-def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0) -> Corpus:
+def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, split: str = "") -> Corpus:
     """The corpus of that name, fetched into `data_dir` if it is not there; or that of a folder."""
     if fold and dataset != "ade":
         raise InputError("--fold goes with --dataset ade")
@@ -169,17 +158,18 @@ def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
     return corpus
 
 
-def read_inputs(arguments: list[str]) -> list[tuple[Sentence, Sentence | None]]:
+def read_inputs(arguments: list[str], rule: str = "letters"):
     """The sentences to predict, from texts and files, each with its gold, or None where none is given."""
-    return read_each(input_sentence, own.read_inputs(arguments))
+    for item, id, where in own.read_inputs(arguments):
+        yield input_sentence(item, id, where, rule)
 
 
-def input_sentence(item, id: str, where: str) -> tuple[Sentence, Sentence | None]:
+def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Sentence, Sentence | None]:
     """A sentence and its gold from a text, a list of words, or a record."""
     if isinstance(item, str):
         if item and not is_text(item):
             raise InputError(f"{where}: {excerpt(item)}; it must be UTF-8")
-        return Sentence.from_text(item, id), None
+        return Sentence.from_text(item, id, rule), None
     record = {"tokens": item} if type(item) is list else item
     if type(record) is dict and "entities" not in record and "relations" not in record:
         return sentence_of({**record, "entities": [], "relations": []}, id, where), None
@@ -253,6 +243,7 @@ class Sampling:
     rate: int = 30  # negatives for each gold sample, and for one in a sentence without any [L13]
     count: int | None = None  # or this many in each sentence, as SpERT
     among: str = "gold"  # negative pairs: among "gold" spans, or among all "sampled" ones [L13]
+    symmetric: tuple[str, ...] = ()  # relation types that hold for both orders of a pair
     seed: int = 0
     epoch: int = 0
 
@@ -299,7 +290,9 @@ def training_example(
         head = index_of_span.get((relation.head.start, relation.head.end))
         tail = index_of_span.get((relation.tail.start, relation.tail.end))
         if head is not None and tail is not None and head != tail:
-            types_of_pair.setdefault((head, tail), set()).add(1 + relation_types.index(relation.type))
+            orders = [(head, tail), (tail, head)][: 2 if relation.type in sampling.symmetric else 1]
+            for pair in orders:
+                types_of_pair.setdefault(pair, set()).add(1 + relation_types.index(relation.type))
     arguments = len(gold) if sampling.among == "gold" else len(spans)  # [L13]
     others = [pair for pair in itertools.permutations(range(arguments), 2) if pair not in types_of_pair]
     negatives = sampling.draw(others, len(types_of_pair), sentence.id, "pairs")
@@ -313,15 +306,28 @@ def prediction_example(encoded: Encoded, max_width: int) -> Example:
     return Example(encoded, spans, [0] * len(spans))
 
 
+def given_example(encoded: Encoded, max_width: int) -> Example:
+    """The entities of a sentence, each as a span whose type is settled: what matters are the pairs."""
+    spans = [(entity.start, entity.end) for entity in encoded.sentence.entities]
+    for start, end in spans:
+        if end - start > max_width:
+            where = f"{encoded.sentence.id}: an entity of {end - start} words"
+            raise InputError(f"{where}; the run knows entities of up to {max_width} words (--max-width)")
+    return Example(encoded, spans, [1] * len(spans))
+
+
 def predicted_sentences(examples: list[Example], prediction, entity_types, relation_types) -> list[Sentence]:
     """The sentences of some examples with the entities and relations of `SpanRel.predict`.
-    In each row the entities come first, so that number m of the row is entity m of the sentence."""
+    In each row the entities come first, so that number m of the row is entity m of the sentence.
+    An entity that was given stays as it was."""
     kept, y_s = prediction.kept.cpu(), prediction.y_s.cpu()
     pairs, y_r = prediction.pairs.cpu(), prediction.y_r.cpu()
     sentences = [dataclasses.replace(e.encoded.sentence, entities=[], relations=[]) for e in examples]
     for b, m in prediction.is_entity.nonzero().tolist():
-        kind, span = int(y_s[b, m].argmax()), examples[b].spans[int(kept[b, m])]
-        sentences[b].entities.append(Entity(entity_types[kind - 1], *span, score=float(y_s[b, m, kind])))
+        kind, index = int(y_s[b, m].argmax()), int(kept[b, m])
+        entity = Entity(entity_types[kind - 1], *examples[b].spans[index], score=float(y_s[b, m, kind]))
+        given = examples[b].span_types[index]
+        sentences[b].entities.append(examples[b].encoded.sentence.entities[index] if given else entity)
     for b, p, kind in prediction.holds.nonzero().tolist():
         head, tail = (sentences[b].entities[m] for m in pairs[b, p].tolist())
         sentences[b].relations.append(Relation(relation_types[kind - 1], head, tail, float(y_r[b, p, kind])))
@@ -347,6 +353,11 @@ class Batch:
     is_pair: Tensor  # B P
     t_r: Tensor  # B P C, 1 at true types
     arguments: int  # only the first `arguments` spans occur in pairs
+
+    @property
+    def size(self) -> str:
+        """How much it is, in words."""
+        return f"{self.input_ids.shape[0]} sentences of up to {self.input_ids.shape[1]} wordpieces"
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

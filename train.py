@@ -4,7 +4,7 @@
     python train.py --dataset ade --fold 0         the paper's run (fetches ADE and bert-base-cased once)
     python train.py --load RUN --predict "Gemcitabine-induced pulmonary toxicity is a dramatic condition."
     python train.py --load RUN --predict FILE --format html > page.html
-    python train.py --load RUN --evaluate          scores a saved run again
+    python train.py --load RUN --evaluate          scores a saved run again; with --dataset, on another corpus
     python train.py --resume RUN                   goes on with a run that was stopped
 
 From Python: `from train import load; load("runs/…").predict(["…"])`. A help line ends with the flag's
@@ -13,6 +13,7 @@ default, and with that of the toy corpus and of --model spert where they have an
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -20,28 +21,31 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm import tqdm
 
 import data
-from baselines import make_model, published, spert
+from baselines import idle_flags, make_model, published, spert
 from baselines.readings import READINGS
+from corpora.words import rule_of
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
-from support import encoders, folders, pictures
+from support import encoders, folders, hub, pictures
 from support.checkpoints import go_on, save_checkpoint
-from support.devices import device_of, hardware_of, peak_memory
+from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, explain_errors, one_line, run_program
 from support.files import read_text, write_file
-from support.flags import add_flags, check_fitting, check_values, command_of, flag_of, make_parser
+from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
+from support.progress import Progress
 from support.scores import all_scores, main_tables, sentence_counts
-from support.tables import final_table
+from support.selection import select, undirected
+from support.tables import final_table, introduction
 
 # -- Settings ------------------------------------------------------------------------------------------------
 
@@ -53,7 +57,8 @@ Part = Literal["span-specific", "span-sentence", "local", "relation-sentence"]
 class Settings:
     """All that shapes a run. The comment behind a field is its flag's help. "SpERT": from there [L14]."""
 
-    dataset: str = "toy"  # toy, ade, conll04, ace05, or a folder with train.json, dev.json, test.json
+    dataset: str = "toy"  # toy, ade, conll04, ace05, or a folder with train, dev and test
+    split: str = ""  # shares such as 80/10/10, by which a folder without dev and test is divided
     fold: int = 0  # ADE: which of the ten folds is tested (§4.1)
     data_dir: str = "data"  # where corpora are kept; files placed there are used instead of a download
     encoder: str = "bert-base-cased"  # a name on the hub, a folder, base, tiny, tiny-1 or tiny-2 (§4.2)
@@ -69,8 +74,11 @@ class Settings:
     negative_rate: int = 30  # negatives for each gold entity or relation of a sentence (§3.4)
     negative_count: int = 0  # this many negatives in each sentence instead, if not 0
     pairs_among: Literal["gold", "sampled"] = "gold"  # training pairs: of gold or of all sampled spans [L13]
+    symmetric: tuple[str, ...] = ()  # relation types of which (a, b) and (b, a) are one
     train_on_dev: bool = False  # train on train and dev, and keep the last epoch [L14]
     flat: bool = False  # of predicted entities that overlap, keep the likeliest [L37]
+    least_entity_score: float = 0.0  # keep predicted entities with at least this score
+    least_relation_score: float = 0.0  # keep predicted relations with at least this score
     eval_split: Literal["test", "dev"] = "test"  # the split scored at the end; dev while settings are chosen
     seed: int = 0  # of weights, order, dropout and negatives
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
@@ -87,6 +95,7 @@ FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
 # The lowest and the highest value of a number; without a row from 0.
 RANGES = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | {"clip": (1e-6, 2**31)}
 RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
+RANGES |= dict.fromkeys(("least_entity_score", "least_relation_score"), (0, 1))
 RANGES |= dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
 RANGES |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000))
 
@@ -94,9 +103,6 @@ RANGES |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 
 def settings_of(**given) -> Settings:
     """Settings from flags by name, those of `Config` among them; dataset and model have defaults."""
     is_spert = given.get("model") == "spert"
-    for name in ("ablate", "attention"):
-        if is_spert and given.get(name):
-            raise InputError(f"{flag_of(name)} goes with --model span: SpERT has no such part")
     # Each goes before those above it: SpERT's defaults, the corpus's, the small encoders', the flags.
     chosen = dict(FOR_SPERT) if is_spert else {}
     chosen |= FOR_DATASET.get(given.get("dataset", "toy"), {})
@@ -106,12 +112,15 @@ def settings_of(**given) -> Settings:
     if is_spert:  # it has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
     check_values((Settings, Config), chosen, RANGES)
-    chosen["ablate"] = tuple(chosen.get("ablate", ()))  # a list, from JSON or a command line
+    for name in ("ablate", "symmetric"):
+        chosen[name] = tuple(chosen.get(name, ()))  # a list, from JSON or a command line
     if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
         raise InputError("--eval-split dev and --train-on-dev: the model that is scored would have seen dev")
     config_names = {f.name for f in dataclasses.fields(Config)}
     config = Config(**{name: chosen.pop(name) for name in list(chosen) if name in config_names})
-    return Settings(**chosen, config=config)
+    settings = Settings(**chosen, config=config)
+    refuse_idle(given, idle_flags(settings))
+    return settings
 
 
 def flags_of(settings: Settings) -> dict:
@@ -153,6 +162,7 @@ class Run:
     tokenizer: object
     entity_types: list[str]
     relation_types: list[str]
+    rule: str = "letters"  # how texts are cut into words, one of `corpora.words.RULES`
 
     @property
     def device(self) -> torch.device:
@@ -184,23 +194,30 @@ class Run:
             batch.is_pair[:] = False
         return batch
 
-    def prediction_batch(self, encoded: list[Encoded]) -> Batch:
-        """Some sentences with all their spans."""
-        return self.batch([data.prediction_example(e, self.settings.config.max_width) for e in encoded])
+    def prediction_batch(self, encoded: list[Encoded], given_entities: bool = False) -> Batch:
+        """Some sentences with all their spans, or with the entities that they have."""
+        make_example = data.given_example if given_entities else data.prediction_example
+        return self.batch([make_example(e, self.settings.config.max_width) for e in encoded])
 
-    def predict(self, texts: list[str]) -> list[Sentence]:
-        """Each text, taken as one sentence, with the entities and relations that the model finds in it."""
-        inputs = [data.input_sentence(text, f"text {k}", f"text {k}") for k, text in enumerate(texts, 1)]
-        return self.annotate(self.encode([sentence for sentence, _ in inputs]))
+    def predict(self, texts: list | str, given_entities: bool = False) -> list[Sentence]:
+        """Each text, taken as one sentence, with the entities and relations that the model finds in it.
+        An item can be a text, a list of words, or a record in SpERT's JSON. With `given_entities`, those of
+        the records are taken as they are, and only the relations between them are predicted."""
+        items, inputs = [texts] if isinstance(texts, str) else texts, []
+        for number, item in enumerate(items, 1):
+            sentence, _ = data.input_sentence(item, f"text {number}", f"text {number}", self.rule)
+            inputs.append(sentence)
+        return self.annotate(self.encode(inputs), given_entities)
 
-    def annotate(self, encoded: list[Encoded]) -> list[Sentence]:
+    def annotate(self, encoded: list[Encoded], given_entities: bool = False) -> list[Sentence]:
         """Copies of the sentences with what the model finds, in this order. Each process reads its share."""
         self.model.eval()
         index_of = {id(e): index for index, e in enumerate(encoded)}
         batches = data.batches_of([e for e in encoded if e.sentence.words], 8)
+        build = partial(self.prediction_batch, given_entities=given_entities)
         share = {}
-        for batch in build_ahead(self.prediction_batch, batches[rank() :: world_size()]):
-            for example, sentence in zip(batch.examples, self.annotate_batch(batch)):
+        for batch in build_ahead(build, batches[rank() :: world_size()]):
+            for example, sentence in zip(batch.examples, self.annotate_batch(batch, given_entities)):
                 share[index_of[id(example.encoded)]] = sentence
         # A sentence without words stays without entities.
         annotated = [dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded]
@@ -209,13 +226,14 @@ class Run:
                 annotated[index] = sentence
         return annotated
 
-    def annotate_batch(self, batch: Batch) -> list[Sentence]:
+    def annotate_batch(self, batch: Batch, given_entities: bool) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
-        with self.autocast():
-            prediction = self.model.predict(*batch.inputs, batch.is_span)
+        given = batch.t_s if given_entities else None
+        with self.autocast(), explain_memory(f"prediction of {batch.size}", "a smaller --chunk may help"):
+            prediction = self.model.predict(*batch.inputs, batch.is_span, given)
         types = (self.entity_types, self.relation_types)
         sentences = data.predicted_sentences(batch.examples, prediction, *types)
-        return [data.keep_likeliest(s) for s in sentences] if self.settings.flat else sentences
+        return [select(sentence, self.settings) for sentence in sentences]
 
     def save(self, folder: Path):
         """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
@@ -228,14 +246,19 @@ class Run:
         description = {"settings": dataclasses.asdict(self.settings)}
         description |= {"encoder": self.model.encoder.config.to_dict()}
         description |= {"entity_types": self.entity_types, "relation_types": self.relation_types}
+        description |= {"words": self.rule, "encoder_revision": hub.revision_of(self.tokenizer.name_or_path)}
         write_file(folder / "config.json", json.dumps(description, indent=1).encode())
 
 
-def new_run(settings: Settings, corpus: Corpus) -> Run:
-    """An untrained model for the corpus: the encoder that the settings name, new weights above it."""
+def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
+    """An untrained model for the corpus: the encoder that the settings name, new weights above it.
+    `revision` is that of the hub at which the encoder is wanted; without it, the newest is."""
     torch.manual_seed(settings.seed)
-    tokenizer, encoder = encoders.load_encoder(settings.encoder, [s.words for s in corpus.train])
-    return assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
+    name = f"{settings.encoder}@{revision}" if revision and "@" not in settings.encoder else settings.encoder
+    tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
+    run = assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
+    run.rule, _ = rule_of(corpus.train)
+    return run
 
 
 def assemble(settings: Settings, encoder, tokenizer, entity_types: list, relation_types: list) -> Run:
@@ -246,18 +269,16 @@ def assemble(settings: Settings, encoder, tokenizer, entity_types: list, relatio
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
-    """A saved run, ready to predict. It needs no network and no other file."""
-    folder, device = Path(folder), device_of(device)
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            advice = "a run folder is what `python train.py` writes"
-            raise InputError(f"{str(folder)[:200]}: {name} is not there; {advice}")
+    """A saved run, ready to predict, from its folder or, by a name such as "user/run", from the hub.
+    A folder needs no network and no other file. Nothing but safetensors and JSON is read."""
+    folder, device = folders.locate_run(folder), device_of(device)
     try:
         settings, description = read_description(folder)
         settings.device = device
         encoder = encoders.build_encoder(dict(description["encoder"]))
         types = description["entity_types"], description["relation_types"]
-        run = assemble(settings, encoder, encoders.load_saved_tokenizer(folder), *types)
+        run = assemble(settings, encoder, encoders.load_tokenizer(folder), *types)
+        run.rule = description.get("words", run.rule)  # a run of an earlier version does not say
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
     except Exception as error:  # whatever the libraries raise on what is not theirs
         raise InputError(f"{folder}: not a whole run: {one_line(error)}") from None
@@ -268,7 +289,8 @@ def read_description(folder: Path) -> tuple[Settings, dict]:
     """The settings of a run, and all else that its config.json says."""
     description = json.loads(read_text(folder / "config.json"))
     settings = description["settings"]
-    settings["ablate"] = tuple(settings["ablate"])
+    for name in ("ablate", "symmetric"):
+        settings[name] = tuple(settings.get(name, ()))
     return Settings(**{**settings, "config": Config(**settings["config"])}), description
 
 
@@ -280,10 +302,10 @@ def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:
 
 # -- Training ------------------------------------------------------------------------------------------------
 
-def train(settings: Settings, resumed: str | None = None) -> dict:
+def train(settings: Settings, resumed: str | None = None, revision: str = "") -> dict:
     """One whole run, or the rest of one. Returns what metrics.json holds."""
     started = time.time()
-    run, splits = begin(settings)
+    run, splits = begin(settings, revision)
     if rank():
         torch.manual_seed(settings.seed + rank())  # a dropout of its own; process 0 goes on with the seed
     if resumed:
@@ -295,9 +317,10 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
         if rank() == 0 and not resumed:
             run.describe(folder)
         best_epoch = fit(run, splits["train"], splits["dev"], folder)
+        if rank() == 0:
+            folders.settle_best(folder, best_epoch)
         gather("written")  # no process reads the weights before
-        if splits["dev"]:
-            run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
+        run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
         gold = [encoded.sentence for encoded in splits[settings.eval_split]]
         result, predicted = evaluate(run, splits[settings.eval_split])
         if rank():
@@ -316,16 +339,29 @@ def train(settings: Settings, resumed: str | None = None) -> dict:
     return result
 
 
-def begin(settings: Settings) -> tuple[Run, dict[str, list[Encoded]]]:
+def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[Encoded]]]:
     """An untrained model, and the splits that it trains on and is scored on."""
     if settings.encoder in encoders.TINY_NAMES:
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
-    corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold)
+    corpus = corpus_of(settings)
+    if unknown := set(settings.symmetric) - set(corpus.types("relations")):
+        known = ", ".join(corpus.types("relations"))
+        raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {known}")
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
-    run = new_run(settings, corpus)
+    run = new_run(settings, corpus, revision)
     place = settings.dataset
-    return run, {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
+    splits = {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
+    print(introduction(settings, method_of(settings), run, splits), flush=True)
+    return run, splits
+
+
+def corpus_of(settings: Settings) -> Corpus:
+    """The corpus of a run; relations of symmetric types stand in one order."""
+    corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.split)
+    for sentences in corpus.splits.values():
+        sentences[:] = [undirected(sentence, settings.symmetric) for sentence in sentences]
+    return corpus
 
 
 def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int:
@@ -345,13 +381,15 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
                 line[f"{task}_f1"] = table[average_of(settings)]["f1"]
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         history.append({**line, "seconds": time.time() - started})
-        if rank() == 0:
-            lines = [json.dumps(line) + "\n" for line in history]
-            write_file(folder / "history.jsonl", "".join(lines).encode())
-            if folders.best_line(history) is history[-1]:
-                run.save(folder)
+        best_epoch = folders.best_line(history)["epoch"]
+        if rank() == 0 and best_epoch == epoch:
+            write_file(folders.weights_of(folder, epoch), save(run.model.state_dict()))
         notes = {"corpus": digest, "history": history}
         save_checkpoint(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
+        if rank() == 0:  # the checkpoint says which weights are the best: now the others may go
+            folders.keep_weights(folder, best_epoch)
+            lines = [json.dumps(line) + "\n" for line in history]
+            write_file(folder / "history.jsonl", "".join(lines).encode())
     return folders.best_line(history)["epoch"]
 
 
@@ -375,22 +413,15 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
     parts = data.batches_of(train, settings.batch_size, random.Random(f"{settings.seed} {epoch}"))
     run.model.train()
     sums = torch.zeros(3, device=run.device)
-    is_silent = True if rank() else None  # None: unless it is a terminal
-    bar = tqdm(parts, desc=f"epoch {epoch}", leave=False, disable=is_silent)
-    for step, batch in enumerate(build_ahead(lambda part: run.training_batch(part, sampling), bar), 1):
-        losses = train_step(run, batch)
-        try:
+    progress = Progress(parts, f"epoch {epoch}")
+    for step, batch in enumerate(build_ahead(lambda part: run.training_batch(part, sampling), progress), 1):
+        with folders.explain_step(f"epoch {epoch}, step {step}", batch):
+            losses = train_step(run, batch)
             descend(run, losses[0], optimizer)
-        except FloatingPointError:
-            ids = ", ".join(example.encoded.sentence.id for example in batch.examples)
-            loss = float(losses[0].detach())
-            reason = f"the loss is {loss}, its gradient no number, on the sentences {ids}"
-            advice = "a lower --lr or --precision fp32 may help"
-            raise InputError(f"epoch {epoch}, step {step}: {reason}; {advice}") from None
         schedule.step()
         sums += torch.stack(losses).detach()
         if step % 20 == 0:  # not at each step: reading a value waits for the device
-            bar.set_postfix(loss=f"{float(sums[0]) / step:.4f}")
+            progress.show(f"loss {float(sums[0]) / step:.4f}")
     means = (sum_over_processes(sums) / len(parts)).tolist()
     return dict(zip(("loss", "span_loss", "relation_loss"), means))
 
@@ -416,7 +447,7 @@ def descend(run: Run, loss: Tensor, optimizer):
             sum_over_processes(weight.grad)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
     if not norm.isfinite():
-        raise FloatingPointError
+        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient no number")
     optimizer.step()
     optimizer.zero_grad()
 
@@ -425,27 +456,33 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
     """How negatives are drawn in an epoch."""
     count = settings.negative_count or None
     max_width, rate = settings.config.max_width, settings.negative_rate
-    return Sampling(max_width, rate, count, settings.pairs_among, settings.seed, epoch)
+    among, symmetric = settings.pairs_among, settings.symmetric
+    return Sampling(max_width, rate, count, among, symmetric, settings.seed, epoch)
 
 
 # -- Command line --------------------------------------------------------------------------------------------
 
-FORMATS = ("text", "json", "html")
-ACTIONS = ("load", "resume", "predict", "evaluate", "format")  # flags that are no settings
+FORMATS = ("text", "json", "jsonl", "html")
+ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
+CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
+SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
 FITTING = {  # what can be done with a saved run, and the flags that go with it
-    "load": ("predict", "evaluate", "format", "device", "data_dir", "threshold", "flat"),
-    "resume": ("device", "data_dir"),
+    "load": ("predict", "given_entities", "evaluate", "format", "device", "chunk", *SELECTION, *CORPUS),
+    "resume": ("device", "chunk", "dataset", "data_dir"),
 }
+NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # by a flag, with --load
 
 
 def make_train_parser():
     """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
     parser = make_parser(__doc__, "python train.py [--flag value ...]; --help lists the flags")
     saved = parser.add_argument_group("a saved run")
-    saved.add_argument("--load", metavar="RUN", help="the folder of a run to use")
+    saved.add_argument("--load", metavar="RUN", help="a run to use: its folder, or its name on the hub")
     texts = {"metavar": "TEXT", "nargs": "+", "action": "extend"}
-    saved.add_argument("--predict", **texts, help="with --load: texts, or files: a sentence a line, or .json")
-    saved.add_argument("--evaluate", action="store_true", help="with --load: score the run again")
+    saved.add_argument("--predict", **texts, help="with --load: texts, or files: a sentence a line, or JSON")
+    given_help = "with --predict: keep the entities of the records, and find their relations"
+    saved.add_argument("--given-entities", action="store_true", help=given_help)
+    saved.add_argument("--evaluate", action="store_true", help="with --load: score it")
     saved.add_argument("--format", choices=FORMATS, help="of predicted sentences (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
     other_defaults = {"toy": {**FOR_TINY, **FOR_DATASET["toy"]}, "spert": FOR_SPERT}
@@ -463,7 +500,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run_command(given: dict):
     """Trains, or does what is asked for with a saved run."""
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
-    check_fitting(actions, given, FITTING)
+    check_fitting(actions, given, FITTING, NEEDED)
     check_values((Settings, Config), given, RANGES)
     join_processes()
     if "load" in actions:
@@ -478,8 +515,10 @@ def resume(folder: str, given: dict) -> dict:
     """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
     folders.check_unfinished(folder)
     with explain_errors(Path(folder) / "config.json", "what `python train.py` writes"):
-        settings, _ = read_description(Path(folder))
-    return train(dataclasses.replace(settings, **given), folder)
+        settings, description = read_description(Path(folder))
+    settings.config.chunk = given.pop("chunk", settings.config.chunk)
+    revision = description.get("encoder_revision", "")
+    return train(dataclasses.replace(settings, **given), folder, revision)
 
 
 def table_of(settings: Settings, result: dict) -> str:
@@ -489,28 +528,41 @@ def table_of(settings: Settings, result: dict) -> str:
 
 
 def use_run(actions: dict, given: dict):
-    """Predicts with a saved run, or scores it again, or both."""
-    if not actions.get("predict") and not actions.get("evaluate"):
+    """Predicts with a saved run, or scores it, or both."""
+    if "predict" not in actions and "evaluate" not in actions:
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
-    run, form = load(actions["load"], given.get("device", "auto")), actions.get("format", "text")
+    form, shown, is_terminal = actions.get("format", "text"), [], sys.stdout.isatty()
+    run = load(actions["load"], given.pop("device", "auto"))
     settings = run.settings
-    settings.config.threshold = given.get("threshold", settings.config.threshold)  # the model's own config
-    settings.data_dir = given.get("data_dir", settings.data_dir)
-    settings.flat = given.get("flat", settings.flat)
-    inputs = data.read_inputs(actions.get("predict", []))
-    predicted = run.annotate(run.encode([sentence for sentence, _ in inputs]))
-    shown = list(zip(predicted, [gold for _, gold in inputs]))
+    refuse_idle(given, idle_flags(settings))
+    for name, value in given.items():  # the config is the model's own
+        setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
+    for pairs in predict_inputs(run, actions, is_silent=form != "jsonl" or is_terminal):
+        if form == "jsonl":
+            print(pictures.render(pairs, form, "", False), flush=True)
+        else:
+            shown += pairs
     result = None
-    if actions.get("evaluate"):
-        split = settings.eval_split
-        corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold)
-        gold = corpus.splits[split]
-        result, predicted = evaluate(run, run.encode(gold, f"{settings.dataset}, {split}, "))
+    if "evaluate" in actions:
+        gold = corpus_of(settings).splits[settings.eval_split]
+        result, predicted = evaluate(run, run.encode(gold, f"{settings.dataset}, {settings.eval_split}, "))
         if form != "text":  # in text, the table says enough
             shown += zip(predicted, gold)
-    print(pictures.render(shown, form, f"{actions['load']}: {len(shown)} sentences", sys.stdout.isatty()))
+    if shown or form in ("json", "html"):
+        print(pictures.render(shown, form, f"{actions['load']}: {len(shown)} sentences", is_terminal))
     if result and form == "text":
         print(table_of(settings, result))
+
+
+def predict_inputs(run: Run, actions: dict, is_silent: bool):
+    """(predicted sentence, its gold or None) of each input, 512 at a time: a file may have any length."""
+    inputs = data.read_inputs(actions.get("predict", []), run.rule)
+    progress = Progress(None, "sentences", is_silent)
+    while block := list(itertools.islice(inputs, 512)):
+        encoded = run.encode([sentence for sentence, _ in block])
+        predicted = run.annotate(encoded, "given_entities" in actions)
+        yield list(zip(predicted, [gold for _, gold in block]))
+        progress.bar.update(len(block))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,28 @@
 
 from torch import nn
 
-from baselines.ablations import Ablated
+from baselines.ablations import ABLATIONS, Ablated
 from baselines.readings import WithReading
 from baselines.spert import SpERT
 from spanrel import Config, SpanRel
 from support.errors import InputError
+
+
+def idle_flags(settings) -> dict[str, str]:
+    """The flags that would change nothing in a run of these settings, each with the reason."""
+    config, reasons = settings.config, {}
+    if settings.negative_count:
+        reasons["negative_rate"] = "--negative-count replaces it"
+    if config.relation_loss != "sigmoid-bce":
+        reasons["threshold"] = "it goes with --relation-loss sigmoid-bce, --least-relation-score with any"
+    if config.attention != "multihead":
+        reasons["heads"] = "only --attention multihead has heads"
+    if set(ABLATIONS) - {"span-specific"} <= set(settings.ablate):
+        reasons |= dict.fromkeys(("attention", "heads"), "--ablate leaves no attention")
+    if settings.model == "spert":
+        parts = ("ablate", "attention", "heads", "hidden", "layers", "context_layers")
+        reasons |= dict.fromkeys(parts, "SpERT has no such part")
+    return reasons
 
 
 def make_model(

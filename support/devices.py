@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,3 +54,15 @@ def reset_peak(device: torch.device) -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return device.type == "cpu"
+
+
+@contextmanager
+def explain_memory(place: str, advice: str):
+    """Tells in one line where the memory did not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        signs = ("out of memory", "not enough memory", "allocate memory")
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
+            raise
+        raise InputError(f"{place}: out of memory; {advice}") from None

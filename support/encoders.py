@@ -1,13 +1,18 @@
 """Encoders and their tokenizers: any `AutoModel` from a folder or the hub, or BERT with random weights."""
 
+import itertools
+import json
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
 from support.errors import InputError, one_line
+from support.hub import fetch_repository
+
+NO_CODE = dict(trust_remote_code=False)  # no file of an encoder or of a run is ever executed
 
 TINY = dict(hidden_size=64, num_attention_heads=4, intermediate_size=128)
 # BERT with random weights. "base" has the architecture of BERT-base, for measuring. "tiny" has no layers, so
@@ -32,15 +37,23 @@ def silence_transformers():
 
 def load_encoder(name: str, sentences: Iterable[list[str]]) -> tuple:
     """The tokenizer and the encoder of that name: one of `RANDOM`, a folder, or a name on the hub.
-    A random encoder gets a vocabulary learned from the words of the training `sentences`."""
+    A random encoder gets a vocabulary learned from the words of the training `sentences`; any other is
+    refused if it reads these words in two ways, or if its result depends on padding."""
     if name in RANDOM:
         tokenizer = learn_tokenizer(sentences)
         return tokenizer, build_encoder({"model_type": "bert", "vocab_size": len(tokenizer), **RANDOM[name]})
-    tokenizer = load_tokenizer(name)
+    folder = locate_encoder(name)
     try:
-        return tokenizer, build_encoder(tokenizer.name_or_path)  # the folder where it was found
+        tokenizer, encoder = load_tokenizer(folder), build_encoder(folder)
+        check_vocabulary(tokenizer, encoder)
+        check_reading(tokenizer, sorted(set(itertools.chain.from_iterable(sentences)))[:2000])
+        check_padding(tokenizer, encoder)
     except Exception as error:  # whatever transformers raises on a folder that holds something else
-        raise InputError(f"--encoder {name}: {one_line(error)}") from None
+        reason = error if isinstance(error, InputError) else one_line(error)
+        if any(Path(folder).glob("*.model")):
+            reason = f"{reason}; to read its *.model: pip install sentencepiece protobuf"
+        raise InputError(f"--encoder {name}: {reason}") from None
+    return tokenizer, encoder
 
 
 def build_encoder(source: str | dict) -> nn.Module:
@@ -48,31 +61,81 @@ def build_encoder(source: str | dict) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     if isinstance(source, dict):
-        encoder = AutoModel.from_config(AutoConfig.for_model(**source), dtype=torch.float32)
+        encoder = AutoModel.from_config(AutoConfig.for_model(**source), **NO_CODE, dtype=torch.float32)
     else:  # in float32: else an encoder that is stored in half precision stays so
-        encoder, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        options = dict(**NO_CODE, dtype=torch.float32, output_loading_info=True)
+        encoder, report = AutoModel.from_pretrained(source, **options)
         if lost := sorted(name for name in report["missing_keys"] if "pooler" not in name):
-            raise ValueError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
+            raise InputError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
     if encoder.config.is_encoder_decoder:
-        raise ValueError("it has a decoder, too; it must be an encoder alone, as BERT is")
+        raise InputError("it has a decoder, too; it must be an encoder alone, as BERT is")
     if hasattr(encoder, "pooler"):
         encoder.pooler = None  # nothing here reads its output
     return encoder
 
 
-def load_tokenizer(name: str):
-    """The tokenizer of a pretrained encoder, from a folder or the hub."""
+def load_tokenizer(folder: str | Path):
+    """The tokenizer in a folder. It reads each word as behind a blank, wherever the word stands."""
+    from tokenizers import normalizers
     from transformers import AutoTokenizer
 
-    folder = locate_encoder(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True)
-    except Exception as error:  # whatever transformers raises on a folder that holds something else
-        raise InputError(f"--encoder {name}: {one_line(error)}") from None
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        advice = "a tokenizer.json or vocab.txt belongs to it"
-        raise InputError(f"--encoder {name}: no vocabulary there; {advice}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE, add_prefix_space=True)
+    if not tokenizer.is_fast:
+        raise InputError("its tokenizer does not say which word a piece is of; it must have a tokenizer.json")
+    backend = tokenizer.backend_tokenizer
+    first = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    for part in first.get("pretokenizers", [first]):  # some classes take no notice of `add_prefix_space`
+        if part.get("type") == "ByteLevel" and not part["add_prefix_space"]:
+            blank = normalizers.Prepend(" ")
+            earlier = [backend.normalizer] if backend.normalizer else []
+            if str(blank) not in str(earlier):  # it is there in what this function gave, and was saved
+                backend.normalizer = normalizers.Sequence([*earlier, blank])
     return tokenizer
+
+
+def check_vocabulary(tokenizer, encoder: nn.Module):
+    """Refuses a vocabulary that cannot be the encoder's: most pieces are lacking, or some have no embedding.
+    Where its file is not there, some tokenizers make up a vocabulary of a few pieces."""
+    pieces, rows = len(tokenizer), encoder.get_input_embeddings().weight.shape[0]
+    if pieces > rows or 2 * pieces < rows or pieces <= len(tokenizer.all_special_tokens):
+        right = "the vocabulary's file (tokenizer.json, vocab.txt) must lie there"
+        raise InputError(f"its vocabulary has {pieces:,} pieces, and the encoder {rows:,}; {right}")
+
+
+def check_reading(tokenizer, words: list[str]):
+    """Refuses a tokenizer that reads a word otherwise in another place, or once it was saved."""
+    with TemporaryDirectory() as folder:
+        save_tokenizer(tokenizer, Path(folder))
+        saved = load_tokenizer(folder)
+    first, second = pieces_of(tokenizer, words, 0), pieces_of(tokenizer, words, 1)
+    for word, *readings in zip(words, first, second, pieces_of(saved, words, 0)):
+        if readings[0] != readings[1]:
+            raise InputError(f"its tokenizer reads {word!r} otherwise behind another word")
+        if readings[0] != readings[2]:
+            raise InputError(f"its tokenizer reads {word!r} otherwise once it was saved")
+
+
+def pieces_of(tokenizer, words: list[str], place: int) -> list[list[int]]:
+    """The wordpieces of each word, at the first (0) or second (1) place in a sentence."""
+    sentences = [[word] * (place + 1) for word in words]
+    pieces = []
+    for encoding in tokenizer(sentences, is_split_into_words=True).encodings if words else []:
+        pieces.append([id for id, word in zip(encoding.ids, encoding.word_ids) if word == place])
+    return pieces
+
+
+@torch.no_grad()
+def check_padding(tokenizer, encoder: nn.Module):
+    """Refuses an encoder that makes something else of a sentence that has padding behind it, as FNet does."""
+    ids = tokenizer(["a b c"])["input_ids"][0]
+    padding = [tokenizer.pad_token_id or 0] * 8
+    mask = torch.tensor([[1] * len(ids) + [0] * len(padding)])
+    alone = encoder.eval()(input_ids=torch.tensor([ids]), attention_mask=mask[:, : len(ids)])
+    padded = encoder(input_ids=torch.tensor([ids + padding]), attention_mask=mask)
+    X = alone.last_hidden_state
+    difference = (padded.last_hidden_state[:, : len(ids)] - X).abs().max()
+    if difference > 1e-3 * X.abs().max():
+        raise InputError("what it makes of a sentence depends on the padding behind it; take another encoder")
 
 
 def save_tokenizer(tokenizer, folder: Path):
@@ -83,38 +146,22 @@ def save_tokenizer(tokenizer, folder: Path):
         raise InputError(f"{folder}: {one_line(error)}") from None
 
 
-def load_saved_tokenizer(folder: Path):
-    """The tokenizer of a saved run."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)
-
-
 def locate_encoder(name: str) -> str:
-    """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once.
-    Without a network this takes seconds, not minutes of retries."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+    """The folder of a pretrained encoder: `name` itself, or the hub's copy, fetched once."""
     if Path(name).exists():
         if (Path(name) / "config.json").exists():
             return name
         advice = "it must be a folder as `save_pretrained` writes it"
         raise InputError(f"--encoder {name}: no config.json there; {advice}")
-    try:
-        with suppress(LocalEntryNotFoundError):  # not fetched before
-            folder = Path(snapshot_download(name, local_files_only=True))
-            if list(folder.glob("*.safetensors")) and list(folder.glob("tokenizer*")):
-                return str(folder)
-        HfApi().model_info(name, timeout=8)
-        files = ["config.json", "*.safetensors", "tokenizer*", "vocab*", "merges.txt", "special_tokens*"]
-        return snapshot_download(name, allow_patterns=files)
-    except (HFValidationError, RepositoryNotFoundError):
-        raise InputError(f"--encoder {name}: no such folder, and no such model on the hub") from None
-    except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
-        reason = f"--encoder {name} is not here and could not be fetched ({one_line(error)})"
-        advice = "give the folder of a copy, or take random weights: --encoder tiny, tiny-1, tiny-2 or base"
-        raise InputError(f"{reason}: {advice}") from None
+    files = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
+    advice = "give the folder of a copy, or take random weights: --encoder tiny, tiny-1, tiny-2 or base"
+    return str(fetch_repository("--encoder", name, files, is_encoder, advice))
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether a folder has a config, weights and a tokenizer."""
+    kinds = (["config.json"], ["model*.safetensors", "pytorch_model*.bin"], ["token*", "vocab*", "*.model"])
+    return all(any(any(folder.glob(pattern)) for pattern in patterns) for patterns in kinds)
 
 
 def learn_tokenizer(sentences: Iterable[list[str]], size: int = 8000):

@@ -64,7 +64,7 @@ def run_program(action) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # it says how to go on, where that is possible
-        print("stopped", *stopped.args, file=sys.stderr)
+        print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
         return 130
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

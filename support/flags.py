@@ -31,7 +31,7 @@ def add_flags(group, kind, other_defaults: dict[str, dict]):
                 notes.append(f"{title}: {defaults[name]}")
         help_text += f" ({'; '.join(notes)})" if notes else ""
         argument = argument_of(types[name])
-        if "nargs" in argument:
+        if argument.get("choices") and "nargs" in argument:
             help_text += f": {', '.join(argument['choices'])}"
         group.add_argument(flag_of(name), help=help_text, **argument)
 
@@ -41,7 +41,8 @@ def argument_of(kind) -> dict:
     if kind is bool:
         return {"action": "store_true"}
     if get_origin(kind) is tuple:
-        return {"nargs": "+", "choices": get_args(get_args(kind)[0]), "metavar": "PART"}
+        choices = get_args(get_args(kind)[0])
+        return {"nargs": "+", "choices": choices or None, "metavar": "PART" if choices else "TYPE"}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     return {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}[kind]}
@@ -75,8 +76,16 @@ def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float
             raise InputError(f"{flag_of(name)} {value}: must be from {low} to {high}")
 
 
-def check_fitting(actions: dict, given: dict, fitting: dict[str, tuple[str, ...]]):
-    """Refuses flags that do not go together. `fitting` has the modes, each with the flags that go with it."""
+def refuse_idle(given: dict, reasons: dict[str, str]):
+    """Refuses a flag that would change nothing. `reasons` has such flags."""
+    for name, value in given.items():
+        if name in reasons and value not in ((), []):
+            raise InputError(f"{flag_of(name)} does nothing here: {reasons[name]}")
+
+
+def check_fitting(actions: dict, given: dict, fitting: dict[str, tuple[str, ...]], needed: dict[str, str]):
+    """Refuses flags that do not go together. `fitting` has the modes, each with the flags that go with it;
+    `needed` has flags of the first mode, each with the one that it needs."""
     mode = next((name for name in fitting if name in actions), None)
     for name in actions | given:
         if not mode and name in actions:
@@ -84,6 +93,8 @@ def check_fitting(actions: dict, given: dict, fitting: dict[str, tuple[str, ...]
         if mode and name != mode and name not in fitting[mode]:
             others = ", ".join(map(flag_of, fitting[mode]))
             raise InputError(f"{flag_of(name)} does not go with --{mode}, but: {others}")
+        if mode == next(iter(fitting)) and needed.get(name, name) not in actions | given:
+            raise InputError(f"{flag_of(name)} goes with --{mode} RUN {flag_of(needed[name])}")
 
 
 def command_of(flags: dict) -> str:

@@ -5,8 +5,11 @@ import shlex
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.devices import explain_memory
 from support.errors import InputError
+from support.hub import fetch_repository
 
+RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CHECKPOINT = "checkpoint.safetensors"  # it is there while a run is on its way
 
 
@@ -29,6 +32,42 @@ def new_folder(settings, method: str) -> Path:
             raise InputError(f"--output {path}: {error.strerror}") from None
     advice = "a run is never written over: name another folder, or move it away"
     raise InputError(f"--output {output} exists; {advice}")
+
+
+def locate_run(name: str | Path) -> Path:
+    """The folder of a whole run: `name` itself, or the hub's copy of "user/run", fetched once."""
+    folder = Path(name)
+    if not folder.parent.exists() and len(folder.parts) == 2:
+        advice = "give the folder that `python train.py` wrote"
+        folder = fetch_repository("--load", str(name), list(RUN_FILES), is_run, advice)
+    for file in RUN_FILES:
+        if not (folder / file).is_file():
+            advice = "a run folder is what `python train.py` writes"
+            raise InputError(f"{str(folder)[:200]}: {file} is not there; {advice}")
+    return folder
+
+
+def is_run(folder: Path) -> bool:
+    """Whether all files of a run are there."""
+    return all((folder / file).is_file() for file in RUN_FILES)
+
+
+def weights_of(folder: Path, epoch: int) -> Path:
+    """Where the weights of an epoch are kept while a run is on its way."""
+    return folder / f"epoch-{epoch}.safetensors"
+
+
+def keep_weights(folder: Path, epoch: int):
+    """Removes the weights of all other epochs."""
+    for path in folder.glob("epoch-*.safetensors"):
+        if path != weights_of(folder, epoch):
+            path.unlink()
+
+
+def settle_best(folder: Path, epoch: int):
+    """Makes the weights of an epoch those of the run. A run that was stopped right after has them already."""
+    if weights_of(folder, epoch).exists():
+        weights_of(folder, epoch).replace(folder / "model.safetensors")
 
 
 def check_unfinished(folder: str):
@@ -55,6 +94,18 @@ def best_line(history: list[dict]) -> dict:
         return line["entity_f1"] + line["relation_f1"] if "entity_f1" in line else line["epoch"]
 
     return max(history, key=quality)
+
+
+@contextmanager
+def explain_step(place: str, batch):
+    """Tells in one line why a step of training could not be taken."""
+    try:
+        with explain_memory(f"{place}, {batch.size}", "a smaller --batch-size needs a new run"):
+            yield
+    except FloatingPointError as error:
+        ids = ", ".join(example.encoded.sentence.id for example in batch.examples)
+        advice = "start anew with a lower --lr, or with --precision fp32"  # from here, it would happen again
+        raise NotResumable(f"{place}: {error}, on the sentences {ids}; {advice}") from None
 
 
 @contextmanager

@@ -11,12 +11,25 @@ CAUSES = {
 }
 
 
+def introduction(settings, method: str, run, splits: dict[str, list]) -> str:
+    """What a run trains, and on what, in words."""
+    encoder = sum(weight.numel() for weight in run.model.encoder.parameters())
+    above = sum(weight.numel() for weight in run.model.parameters()) - encoder
+    sizes = ", ".join(f"{len(encoded):,} of {split}" for split, encoded in splits.items() if encoded)
+    types = f"{len(run.entity_types)} entity types, {len(run.relation_types)} relation types"
+    model = f"{method}: {above:,} parameters and {encoder:,} of {settings.encoder}, on {run.device}"
+    return f"{model}\n{Path(settings.dataset).name}: {sizes}; {types}"
+
+
 def final_table(settings, method: str, result: dict, printed: list[dict]) -> str:
     """All scores of a run in the layout of the paper's Table 1, then in words what the figures hide.
     `printed` are the paper's own figures for this method, for entities and for relations, if it has any."""
     name = f"{Path(settings.dataset).name}, {settings.eval_split}"
     entity, relation = main_tables(result).values()
-    rows = [(f"{name}, {average}", entity[average], relation[average]) for average in ("micro", "macro")]
+    rows = []
+    for average in ("micro", "macro"):
+        known = [table[average] if table["by_type"] else None for table in (entity, relation)]
+        rows.append((f"{name}, {average}", *known))
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
     for phenomenon, part in result.get("phenomena", {}).items():
         micro = [table["micro"] for table in main_tables(part).values()]
@@ -25,8 +38,9 @@ def final_table(settings, method: str, result: dict, printed: list[dict]) -> str
     rows += [(f"  relation: {kind}", None, scores) for kind, scores in relation["by_type"].items()]
     if printed and settings.eval_split == "test":
         rows.append((f"the paper, {method}", *printed))
-    lines = [f"{'':34}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"]
-    lines += [f"{title:34.34}{cells_of(left)}  {cells_of(right)}".rstrip() for title, left, right in rows]
+    width = max(34, *(len(title) + 1 for title, _, _ in rows))  # of a name that is cut two may look the same
+    lines = [f"{'':{width}}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"]
+    lines += [f"{title:{width}}{cells_of(left)}  {cells_of(right)}".rstrip() for title, left, right in rows]
     return "\n".join([*lines, *remarks(settings.eval_split, result)])
 
 

@@ -1,0 +1,39 @@
+"""The hub: what it keeps under the name of an encoder or of a run is fetched once, at one revision."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from support.errors import InputError, one_line
+
+
+def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable, advice: str) -> Path:
+    """The folder of the hub's copy of "user/name" or "user/name@revision", fetched if it is not here whole.
+    Of the weights it brings safetensors where there are any. Without a network this takes seconds, not
+    minutes of retries. `flag` and `advice` are for messages."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    pinned = {"revision": revision or None}
+    try:
+        with suppress(LocalEntryNotFoundError):  # not fetched before
+            folder = Path(snapshot_download(repository, **pinned, local_files_only=True))
+            if is_whole(folder):
+                return folder
+        listed = [file.rfilename for file in HfApi().model_info(repository, **pinned, timeout=8).siblings]
+        if any(file.endswith(".safetensors") for file in listed):
+            files = [pattern for pattern in files if not pattern.endswith(".bin")]
+        subfolders = "*/*"  # the same weights in other formats
+        return Path(snapshot_download(repository, **pinned, allow_patterns=files, ignore_patterns=subfolders))
+    except (HFValidationError, RepositoryNotFoundError):
+        raise InputError(f"{flag} {name}: no such folder, and no such model on the hub") from None
+    except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
+        reason = f"{flag} {name} is not here and could not be fetched ({one_line(error)})"
+        raise InputError(f"{reason}: {advice}") from None
+
+
+def revision_of(folder: str | Path) -> str:
+    """The revision of what lies in a folder that the hub's client made, or nothing for any other folder."""
+    folder = Path(folder)
+    return folder.name if folder.parent.name == "snapshots" else ""

@@ -1,0 +1,44 @@
+"""What of a prediction is kept, and symmetric relations as one."""
+
+import dataclasses
+
+
+def select(sentence, settings):
+    """A predicted sentence without what the settings leave out: scores too low, overlaps, a relation twice.
+    What was given has no score, and stays."""
+    entities = [e for e in sentence.entities if e.score is None or e.score >= settings.least_entity_score]
+    if settings.flat:
+        entities = likeliest(entities)
+    relations = []
+    for relation in sentence.relations:
+        arguments_kept = relation.head in entities and relation.tail in entities
+        if arguments_kept and relation.score >= settings.least_relation_score:
+            relations.append(relation)
+    kept = dataclasses.replace(sentence, entities=entities, relations=relations)
+    return undirected(kept, settings.symmetric)
+
+
+def likeliest(entities: list) -> list:
+    """The entities that do not overlap a likelier one [L37]."""
+    kept = []
+    for entity in sorted(entities, key=lambda e: -e.score):
+        if not any(entity.overlaps(other) for other in kept):
+            kept.append(entity)
+    return [entity for entity in entities if entity in kept]
+
+
+def undirected(sentence, symmetric: tuple[str, ...]):
+    """The sentence with (a, b) and (b, a) as one relation where its type is symmetric; the likelier stays."""
+
+    def place(entity):
+        return entity.start, entity.end, entity.type
+
+    likeliest_of = {}
+    for relation in sentence.relations:
+        head, tail = relation.head, relation.tail
+        if relation.type in symmetric and place(tail) < place(head):
+            relation = dataclasses.replace(relation, head=tail, tail=head)
+        other = likeliest_of.get(relation)
+        if other is None or (relation.score or 0) > (other.score or 0):
+            likeliest_of[relation] = relation
+    return dataclasses.replace(sentence, relations=list(likeliest_of.values()))
