@@ -18,7 +18,7 @@ from torch import Tensor
 from corpora import READERS, own
 from corpora.card import card, types_in
 from corpora.records import SPLITS, check_record, is_text
-from corpora.words import cut_words, find_words
+from corpora.words import cut_words, find_words, rule_of
 from support import pictures
 from support.encoders import load_tokenizer
 from support.errors import InputError, excerpt, read_each, run_program
@@ -127,6 +127,11 @@ class Corpus:
     def splits(self) -> dict[str, list[Sentence]]:
         """The three by name."""
         return {"train": self.train, "dev": self.dev, "test": self.test}
+
+    @property
+    def rule(self) -> str:
+        """The name of the rule by which its words were cut, as far as a rule can tell."""
+        return rule_of(self.train)[0]
 
     def types(self, items: str) -> list[str]:
         """The types of the "entities" or "relations" in train."""

@@ -32,7 +32,6 @@ from torch import Tensor
 import data
 from baselines import idle_flags, make_model, published, spert
 from baselines.readings import READINGS
-from corpora.words import rule_of
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
@@ -226,7 +225,7 @@ class Run:
                 annotated[index] = sentence
         return annotated
 
-    def annotate_batch(self, batch: Batch, given_entities: bool) -> list[Sentence]:
+    def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
         given = batch.t_s if given_entities else None
         with self.autocast(), explain_memory(f"prediction of {batch.size}", "a smaller --chunk may help"):
@@ -257,7 +256,7 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     name = f"{settings.encoder}@{revision}" if revision and "@" not in settings.encoder else settings.encoder
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
     run = assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
-    run.rule, _ = rule_of(corpus.train)
+    run.rule = corpus.rule
     return run
 
 
@@ -351,9 +350,7 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus, revision)
     place = settings.dataset
-    splits = {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
-    print(introduction(settings, method_of(settings), run, splits), flush=True)
-    return run, splits
+    return run, {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
 
 
 def corpus_of(settings: Settings) -> Corpus:
@@ -372,6 +369,7 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
     digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
+    print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}
@@ -384,12 +382,13 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
         best_epoch = folders.best_line(history)["epoch"]
         if rank() == 0 and best_epoch == epoch:
             write_file(folders.weights_of(folder, epoch), save(run.model.state_dict()))
-        notes = {"corpus": digest, "history": history}
-        save_checkpoint(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
-        if rank() == 0:  # the checkpoint says which weights are the best: now the others may go
-            folders.keep_weights(folder, best_epoch)
+        if rank() == 0:
             lines = [json.dumps(line) + "\n" for line in history]
             write_file(folder / "history.jsonl", "".join(lines).encode())
+        notes = {"corpus": digest, "history": history}
+        save_checkpoint(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
+        if rank() == 0:  # only now, since a run that is stopped before goes on from the last checkpoint
+            folders.keep_weights(folder, best_epoch)
     return folders.best_line(history)["epoch"]
 
 

@@ -38,6 +38,10 @@ SMALL = toy_corpus(40, 10, 10)
 def toy_run(epochs=1, **given):
     """An untrained model of the toy corpus."""
     chosen = dict(hidden=16, heads=2) | given
+    if given.get("attention", "multihead") != "multihead" or len(given.get("ablate", ())) > 2:
+        del chosen["heads"]
+    if given.get("model") == "spert":
+        chosen = given
     return train.new_run(train.settings_of(dataset="toy", epochs=epochs, **chosen), SMALL)
 
 

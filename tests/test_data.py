@@ -1,6 +1,5 @@
 """Sentences: from records and from texts, in wordpieces, in batches, and as predicted."""
 
-import dataclasses
 import itertools
 import json
 import random
@@ -368,29 +367,3 @@ def test_predicted_sentences_have_what_the_prediction_holds_with_its_posteriors(
     for sentence, predicted in ((one, first), (two, second)):
         assert (predicted.id, predicted.words, predicted.text) == (sentence.id, sentence.words, sentence.text)
     assert one.entities == [Entity("B", 0, 4)] and two.entities == []  # gold stays as it is
-
-
-@given(rng=st.randoms(use_true_random=False))
-def test_the_likeliest_of_overlapping_entities_are_kept_with_their_relations(rng):
-    entities, relations = annotated(rng, 6)
-    entities = [dataclasses.replace(e, score=rng.randrange(4) / 4) for e in entities]
-    sentence = Sentence("s", list("abcdef"), entities, relations)
-    flat = data.keep_likeliest(sentence)
-    kept = flat.entities
-    assert kept == [e for e in entities if e in kept]
-    assert not any(a.overlaps(b) for a, b in itertools.combinations(kept, 2))
-    for e in entities:
-        places = set(range(e.start, e.end))
-        rivals = [other for other in kept if places & set(range(other.start, other.end))]
-        rank = (-e.score, entities.index(e))  # of equals the first
-        assert e in kept or any((-other.score, entities.index(other)) < rank for other in rivals)
-    assert flat.relations == [r for r in relations if r.head in kept and r.tail in kept]
-    assert (flat.id, flat.words, flat.text) == (sentence.id, sentence.words, sentence.text)
-    assert sentence.entities == entities and sentence.relations == relations
-
-
-def test_a_likelier_entity_takes_the_relations_of_those_it_overlaps_with_it():
-    a, b, c = Entity("A", 0, 2, score=0.7), Entity("A", 1, 3, score=0.8), Entity("A", 3, 4, score=0.6)
-    relations = [Relation("R", a, c, 0.9), Relation("R", b, c, 0.9), Relation("R", c, b, 0.9)]
-    flat = data.keep_likeliest(Sentence("s", list("abcd"), [a, b, c], relations))
-    assert flat.entities == [b, c] and flat.relations == relations[1:]

@@ -69,6 +69,71 @@ def test_a_byte_level_encoder_reads_a_word_alike_wherever_it_stands(tmp_path):
     assert encoded.is_token == [True] * 7 + [False]
 
 
+def byte_level_encoder(folder, **more):
+    """A folder with a tokenizer of bytes behind the class of any fast tokenizer, as ModernBERT has it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["[CLS]", "[PAD]", "[SEP]", "[UNK]"]
+    pieces = [*names, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    backend = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    around = [("[CLS]", 0), ("[SEP]", 2)]
+    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, around)
+    special = dict(cls_token="[CLS]", pad_token="[PAD]", sep_token="[SEP]", unk_token="[UNK]")
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
+    random_encoder("bert", vocab_size=len(pieces), **{**SIZES, **more}).save_pretrained(folder)
+
+
+def test_bytes_without_a_blank_before_a_word_are_read_with_one_also_once_saved(tmp_path):
+    byte_level_encoder(tmp_path / "encoder")
+    tokenizer, _ = encoders.load_encoder(str(tmp_path / "encoder"), WORDS)
+    encoders.save_tokenizer(tokenizer, tmp_path / "once")
+    saved = encoders.load_tokenizer(tmp_path / "once")
+    encoders.save_tokenizer(saved, tmp_path / "twice")
+    for each in (tokenizer, saved, encoders.load_tokenizer(tmp_path / "twice")):
+        (encoding,) = each([["ab", "ab"]], is_split_into_words=True).encodings
+        assert encoding.tokens == ["[CLS]", "Ġ", "a", "b", "Ġ", "a", "b", "[SEP]"]
+
+
+def test_a_tokenizer_that_reads_a_word_in_two_ways_is_refused(tmp_path, monkeypatch):
+    byte_level_encoder(tmp_path)
+    usual = encoders.load_tokenizer
+    monkeypatch.setattr(encoders, "pieces_of", lambda tokenizer, words, place: [[place] for _ in words])
+    with pytest.raises(InputError, match="its tokenizer reads '.*' otherwise behind another word$"):
+        encoders.load_encoder(str(tmp_path), WORDS)
+    monkeypatch.undo()
+    loads = iter([usual(tmp_path), encoders.learn_tokenizer(WORDS)])
+    monkeypatch.setattr(encoders, "load_tokenizer", lambda folder: next(loads))
+    with pytest.raises(InputError, match="its tokenizer reads '.*' otherwise once it was saved$"):
+        encoders.load_encoder(str(tmp_path), WORDS)
+
+
+@pytest.mark.parametrize("pieces, rows", [(7, 300), (300, 7)])
+def test_a_vocabulary_that_is_not_the_encoders_is_refused(pieces, rows):
+    class Tokenizer:
+        all_special_tokens = ["[CLS]"]
+
+        def __len__(self):
+            return pieces
+
+    encoder = random_encoder("bert", vocab_size=rows, **SIZES)
+    with pytest.raises(InputError, match=f"^its vocabulary has {pieces} pieces, and the encoder {rows}; "):
+        encoders.check_vocabulary(Tokenizer(), encoder)
+
+
+def test_an_encoder_whose_result_depends_on_padding_is_refused(tmp_path):
+    tokenizer = encoders.learn_tokenizer(WORDS)
+    for kind, more in (("fnet", {"type_vocab_size": 2}), ("bert", {})):
+        sizes = {name: value for name, value in SIZES.items() if kind == "bert" or "heads" not in name}
+        encoder = random_encoder(kind, vocab_size=len(tokenizer), pad_token_id=0, **sizes, **more)
+        if kind == "bert":
+            encoders.check_padding(tokenizer, encoder)
+        else:
+            with pytest.raises(InputError, match="depends on the padding"):
+                encoders.check_padding(tokenizer, encoder)
+
+
 def test_an_encoder_is_float32_however_it_was_stored_and_may_lack_its_pooler_alone(tmp_path):
     from transformers import BertConfig, BertModel
 
@@ -82,7 +147,7 @@ def test_an_encoder_is_float32_however_it_was_stored_and_may_lack_its_pooler_alo
     kept = {name: weight for name, weight in stored.state_dict().items() if "layer.0.output" not in name}
     stored.save_pretrained(tmp_path, state_dict=kept)
     reason = r"^the weights there lack encoder\.layer\.0\.output\.LayerNorm\.bias and 3 more$"
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(InputError, match=reason):
         encoders.build_encoder(str(tmp_path))
 
 
@@ -125,36 +190,11 @@ def test_no_network_for_the_encoder_is_one_line_that_names_others(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_copy_of_the_hub_is_used_without_asking_the_hub_if_it_is_whole(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    asked = []
-
-    def snapshot_download(name, local_files_only=False, **more):
-        asked.append((name, local_files_only))
-        return str(tmp_path)
-
-    class Hub:
-        def model_info(self, name, timeout):
-            asked.append((name, "hub"))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    (tmp_path / "model.safetensors").touch()
-    assert encoders.locate_encoder("a/b") == str(tmp_path)
-    assert asked == [("a/b", True), ("a/b", "hub"), ("a/b", False)]  # the tokenizer was not there
-    (tmp_path / "tokenizer.json").touch()
-    asked.clear()
-    assert encoders.locate_encoder("a/b") == str(tmp_path) and asked == [("a/b", True)]
-
-
 def test_a_folder_is_an_encoder_if_it_has_a_config(tmp_path):
     with pytest.raises(InputError, match=r"^--encoder .*: no config.json there; it must be a folder"):
         encoders.locate_encoder(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
     assert encoders.locate_encoder(str(tmp_path)) == str(tmp_path)
-    with pytest.raises(InputError, match="^--encoder a//b: no such folder, and no such model on the hub$"):
-        encoders.locate_encoder("a//b")
 
 
 # -- Devices and memory --------------------------------------------------------------------------------------
@@ -276,16 +316,24 @@ def test_a_value_that_a_field_cannot_have_is_one_line(given, message):
         ({"bake": "x"}, {"steam": True}, "--steam does not go with --bake, but: --slices, --heat"),
         ({"clean": "x", "slices": 3}, {}, "--slices does not go with --clean, but: --heat"),
         ({"bake": "x", "clean": "x"}, {}, "--clean does not go with --bake, but: --slices, --heat"),
+        ({"bake": "x", "slices": 3}, {}, "--slices goes with --bake RUN --heat"),
     ],
     ids=str,
 )
 def test_flags_that_do_not_go_together_are_one_line(actions, given, message):
     fitting = {"bake": ("slices", "heat"), "clean": ("heat",)}
-    flags.check_fitting({}, {"heat": 1}, fitting)
-    flags.check_fitting({"bake": "x", "slices": 3}, {"heat": 1}, fitting)
+    needed = {"slices": "heat"}
+    flags.check_fitting({}, {"heat": 1}, fitting, needed)
+    flags.check_fitting({"bake": "x", "slices": 3}, {"heat": 1}, fitting, needed)
     with pytest.raises(InputError) as error:
-        flags.check_fitting(actions, given, fitting)
+        flags.check_fitting(actions, given, fitting, needed)
     assert str(error.value) == message
+
+
+def test_a_flag_that_would_change_nothing_is_one_line():
+    flags.refuse_idle({"heat": 1, "parts": ()}, {"parts": "it has none", "steam": "it is dry"})
+    with pytest.raises(InputError, match="^--dry-steam does nothing here: it is dry$"):
+        flags.refuse_idle({"dry_steam": True}, {"dry_steam": "it is dry"})
 
 
 def test_half_a_flag_is_no_flag():
@@ -307,7 +355,7 @@ def program(code, **more):
     [
         (None, 0, ""),
         (InputError("x: not right"), 2, "x: not right\n"),
-        (KeyboardInterrupt("after epoch 1"), 130, "stopped after epoch 1\n"),
+        (KeyboardInterrupt("after epoch 1"), 130, "stopped; after epoch 1\n"),
         (OSError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied\n"),
         (OSError(errno.EIO, "Input/output error"), 2, "output: Input/output error\n"),
     ],

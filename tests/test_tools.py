@@ -330,8 +330,8 @@ def test_benchmark_predicts_with_the_gold_entities_whatever_the_model_says(monke
         for batch in batches * 2:
             actions["model"](batch)
 
-    def kept_annotate_batch(batch):
-        results.append((batch.examples, annotate_batch(batch)))
+    def kept_annotate_batch(batch, *more):
+        results.append((batch.examples, annotate_batch(batch, *more)))
         return results[-1][1]
 
     monkeypatch.setattr(benchmark, "in_turn", in_turn)
