@@ -15,7 +15,7 @@ def idle_flags(settings) -> dict[str, str]:
     if settings.negative_count:
         reasons["negative_rate"] = "--negative-count replaces it"
     if config.relation_loss != "sigmoid-bce":
-        reasons["threshold"] = "it goes with --relation-loss sigmoid-bce, --least-relation-score with any"
+        reasons["threshold"] = "only --relation-loss sigmoid-bce has one; any run has --least-relation-score"
     if config.attention != "multihead":
         reasons["heads"] = "only --attention multihead has heads"
     if set(ABLATIONS) - {"span-specific"} <= set(settings.ablate):

@@ -1,0 +1,384 @@
+"""What a trained run is used for: other corpora, given entities, long files, symmetric relations, least scores."""
+
+import dataclasses
+import json
+import math
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import RECORD, SMALL, eager, write_corpus
+
+import data
+import train
+from corpora import toy
+from data import Entity, Relation, Sentence
+from spanrel import in_chunks
+from support import progress
+from support.devices import explain_memory
+from support.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def run():
+    """A model that finds much."""
+    return eager(max_width=4)
+
+
+@pytest.fixture(scope="module")
+def folder(run, tmp_path_factory):
+    """Where it is saved."""
+    run.save(tmp_path_factory.mktemp("saved"))
+    return tmp_path_factory.getbasetemp() / "saved0"
+
+
+def items_of(sentences):
+    """What was found, with its scores."""
+    return [(s.words, s.entities, s.relations, [r.score for r in s.relations]) for s in sentences]
+
+
+# -- Texts ---------------------------------------------------------------------------------------------------
+
+
+def test_one_text_is_one_sentence(run):
+    text = "Aspirin caused rash ."
+    assert items_of(run.predict(text)) == items_of(run.predict([text]))
+    assert [sentence.words for sentence in run.predict(["", [], ["a"]])] == [[], [], ["a"]]
+
+
+@pytest.mark.parametrize(
+    "rule, words", [("letters", ["U", ".", "S", ".", "men"]), ("treebank", ["U.S.", "men"])]
+)
+def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, words):
+    corpus = data.corpus_of("c", {split: [{**RECORD, "tokens": words}] for split in ("train", "dev", "test")})
+    run = train.new_run(train.settings_of(dataset="toy", hidden=16, heads=2), corpus)
+    assert run.rule == rule
+    run.save(tmp_path)
+    for each in (run, train.load(tmp_path)):
+        assert each.predict(["U.S. men"])[0].words == words
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described.pop("words") == rule and described["encoder_revision"] == ""
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    assert train.load(tmp_path).rule == "letters"  # as before runs said it
+
+
+def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch, capsys):
+    texts = [f"a rash by aspirin {number}" for number in range(1030)]
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    sizes, annotate = [], train.Run.annotate
+
+    def watched(run, encoded, *more):
+        sizes.append((len(encoded), len(capsys.readouterr().out.splitlines())))  # what was printed since
+        return [dataclasses.replace(e.sentence) for e in encoded]
+
+    monkeypatch.setattr(train.Run, "annotate", watched)
+    command = ["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", "jsonl"]
+    assert train.main(command) == 0
+    assert sizes == [(512, 0), (512, 512), (6, 512)]
+    (*_, last) = capsys.readouterr().out.splitlines()
+    assert json.loads(last)["text"] == texts[-1]
+    assert annotate is not train.Run.annotate
+
+
+def test_json_lines_are_the_records_of_the_json(folder, capsys):
+    printed = {}
+    for form in ("json", "jsonl"):
+        command = ["--load", str(folder), "--predict", "a rash", "by aspirin", "--format", form]
+        assert train.main(command) == 0
+        printed[form] = capsys.readouterr().out
+    assert [json.loads(line) for line in printed["jsonl"].splitlines()] == json.loads(printed["json"])
+
+
+# -- Given entities ------------------------------------------------------------------------------------------
+
+
+def test_given_entities_stay_and_only_their_relations_are_predicted(run):
+    gold = [s for s in SMALL.test if s.entities]
+    found = run.predict([s.to_record() for s in gold], given_entities=True)
+    assert [s.entities for s in found] == [s.entities for s in gold]
+    assert any(s.relations for s in found)
+    for sentence in found:
+        assert all(e.score is None for e in sentence.entities)
+        assert all({r.head, r.tail} <= set(sentence.entities) for r in sentence.relations)
+
+
+def test_relations_of_given_entities_are_those_of_the_same_entities_found(run):
+    (found,) = run.annotate(run.encode(SMALL.test[:1]))
+    assert len(found.relations) > 1
+    (again,) = run.annotate(run.encode([found]), given_entities=True)
+    assert again.entities == found.entities and again.relations == found.relations
+    scores = [relation.score for relation in found.relations]
+    assert [relation.score for relation in again.relations] == pytest.approx(scores, abs=1e-5)
+
+
+def test_given_entities_may_have_any_type_or_be_none_but_not_too_wide(run):
+    odd = {"tokens": ["a", "b", "c"], "entities": [{"type": "Odd", "start": 0, "end": 2}], "relations": []}
+    none = {"tokens": ["a"], "entities": [], "relations": []}
+    first, second = run.predict([odd, none], given_entities=True)
+    assert first.entities == [Entity("Odd", 0, 2)] and second.entities == []
+    wide = {"tokens": list("abcde"), "entities": [{"type": "A", "start": 0, "end": 5}], "relations": []}
+    with pytest.raises(InputError, match="^text 1: an entity of 5 words; the run knows .* 4 words"):
+        run.predict([wide], given_entities=True)
+
+
+def test_given_entities_on_the_command_line(folder, tmp_path, capsys):
+    (tmp_path / "gold.json").write_text(json.dumps([RECORD]))
+    command = ["--load", str(folder), "--predict", str(tmp_path / "gold.json"), "--given-entities"]
+    assert train.main([*command, "--format", "jsonl"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    places = [{name: entity[name] for name in ("type", "start", "end")} for entity in record["entities"]]
+    assert places == RECORD["entities"]
+
+
+# -- Other corpora -------------------------------------------------------------------------------------------
+
+
+def test_a_saved_run_is_scored_on_another_corpus(folder, tmp_path, capsys):
+    write_corpus(tmp_path / "other", [RECORD], [RECORD, RECORD], [RECORD])
+    other = ["--dataset", str(tmp_path / "other")]
+    for flags, name, count in (([], "other, test", 2), (["--eval-split", "dev"], "other, dev", 4)):
+        assert train.main(["--load", str(folder), "--evaluate", *other, *flags]) == 0
+        printed = capsys.readouterr().out
+        assert f"{name}, micro" in printed
+        assert train.main(["--load", str(folder), "--evaluate", *other, *flags, "--format", "jsonl"]) == 0
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert sum(len(record["tokens"]) for record in records) == count
+
+
+def test_a_run_goes_on_where_its_corpus_has_moved(tmp_path, monkeypatch, capsys):
+    write_corpus(tmp_path / "before", [RECORD])
+    flags = ["--dataset", str(tmp_path / "before"), "--encoder", "tiny", "--device", "cpu", "--epochs", "2"]
+    take_epoch = train.train_epoch
+
+    def train_epoch(run, encoded, epoch, *more):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return take_epoch(run, encoded, epoch, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", train_epoch)
+        assert train.main([*flags, "--output", str(tmp_path / "run")]) == 130
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    assert "before" in capsys.readouterr().err
+    assert train.main(["--resume", str(tmp_path / "run"), "--dataset", str(tmp_path / "after")]) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--predict", "a", "--dataset", "toy"], "--dataset goes with --load RUN --evaluate"),
+        (["--predict", "a", "--eval-split", "dev"], "--eval-split goes with --load RUN --evaluate"),
+        (["--evaluate", "--given-entities"], "--given-entities goes with --load RUN --predict"),
+        (["--predict", "a", "--threshold", ".5"], "--threshold does nothing here: only --relation-loss sig"),
+        (["--predict", "a", "--least-entity-score", "2"], "--least-entity-score 2.0: must be from 0 to 1"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_one_line(folder, capsys, flags, message):
+    assert train.main(["--load", str(folder), *flags]) == 2
+    out, (line,) = capsys.readouterr().out, capsys.readouterr().err.splitlines() or [""]
+    assert out == "" or line.startswith(message)
+
+
+SPERT_LACKS = {
+    "hidden": 8,
+    "layers": 1,
+    "context_layers": 1,
+    "heads": 2,
+    "attention": "dot",
+    "ablate": ["local"],
+}
+IDLE = [({"model": "spert", name: value}, name) for name, value in SPERT_LACKS.items()]
+IDLE += [
+    ({"threshold": 0.3}, "threshold"),
+    ({"attention": "dot", "heads": 2}, "heads"),
+    ({"negative_rate": 3, "negative_count": 4}, "negative_rate"),
+    ({"model": "spert", "negative_rate": 3}, "negative_rate"),
+    ({"ablate": ["span-sentence", "local", "relation-sentence"], "heads": 2}, "heads"),
+]
+
+
+@pytest.mark.parametrize("given, flag", IDLE, ids=str)
+def test_a_flag_that_does_nothing_is_refused(given, flag):
+    with pytest.raises(InputError, match=f"^{flag} does nothing here: "):
+        train.settings_of(**given)
+
+
+def test_flags_that_do_something_are_not_refused():
+    train.settings_of(relation_loss="sigmoid-bce", threshold=0.3)
+    train.settings_of(model="spert", threshold=0.3, negative_count=0, negative_rate=3)
+    train.settings_of(negative_count=0, negative_rate=3)
+    train.settings_of(ablate=["local"], heads=2)
+
+
+def test_a_least_score_leaves_out_what_scores_less(folder, capsys):
+    command, counts = ["--load", str(folder), "--predict", "a rash by aspirin", "--format", "jsonl"], []
+    for flags in ([], ["--least-relation-score", "1"], ["--least-entity-score", "1"]):
+        assert train.main([*command, *flags]) == 0
+        record = json.loads(capsys.readouterr().out)
+        counts.append((len(record["entities"]) > 0, len(record["relations"]) > 0))
+    assert counts == [(True, True), (True, False), (False, False)]
+
+
+# -- Symmetric relations -------------------------------------------------------------------------------------
+
+
+def test_both_orders_of_a_symmetric_pair_are_positive_samples():
+    a, b, c = (Entity("A", place, place + 1) for place in range(3))
+    relations = [Relation("Q", c, a), Relation("R", b, a)]
+    encoded = SimpleNamespace(sentence=Sentence("s", ["a", "b", "c"], [a, b, c], relations))
+    types = {}
+    for symmetric in ((), ("R",)):
+        example = data.training_example(encoded, ["A"], ["Q", "R"], data.Sampling(symmetric=symmetric))
+        types[symmetric] = {
+            pair: kinds for pair, kinds in zip(example.pairs, example.pair_types) if kinds != {0}
+        }
+        assert len(set(example.pairs)) == len(example.pairs) == 6
+    assert types == {(): {(2, 0): {1}, (1, 0): {2}}, ("R",): {(2, 0): {1}, (1, 0): {2}, (0, 1): {2}}}
+
+
+def symmetric_records(rng, size):
+    """Two drugs that interact, in an order at whim."""
+    records = []
+    for _ in range(size):
+        first, second = rng.sample(toy.DRUGS[:12], 2)
+        entities = [{"type": "Drug", "start": place, "end": place + 1} for place in (0, 3)]
+        head = rng.randrange(2)
+        relation = {"type": "Interact", "head": head, "tail": 1 - head}
+        words = [first, "interacts", "with", second, "."]
+        records.append({"tokens": words, "entities": entities, "relations": [relation]})
+    return records
+
+
+@pytest.mark.slow
+def test_a_corpus_whose_direction_is_at_whim_is_learned_as_symmetric(tmp_path, capsys):
+    rng = random.Random(0)
+    write_corpus(tmp_path / "c", *(symmetric_records(rng, size) for size in (60, 20, 20)))
+    run = tmp_path / "run"
+    flags = ["--dataset", tmp_path / "c", "--encoder", "tiny", "--epochs", 30, "--symmetric", "Interact"]
+    assert train.main([*map(str, flags), "--output", str(run)]) == 0
+    scores = json.loads((run / "metrics.json").read_text())
+    assert scores["relation"]["strict"]["micro"]["f1"] > 95
+    assert scores["relation"]["strict"]["micro"]["gold"] == 20
+    capsys.readouterr()
+    assert train.main(["--load", str(run), "--predict", str(tmp_path / "c/test.json")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("= relation") >= 19 and "- relation" not in printed  # gold in the same order
+
+
+def test_a_symmetric_type_that_train_lacks_is_one_line(capsys):
+    assert train.main(["--symmetric", "Odd"]) == 2
+    assert capsys.readouterr().err == "--symmetric Odd: the relation types of train are Adverse-Effect\n"
+
+
+# -- Memory, and how far it is -------------------------------------------------------------------------------
+
+SHORTAGES = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nsee PYTORCH_CUDA_ALLOC_CONF"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=str)
+def test_out_of_memory_is_one_line_that_names_the_batch_and_what_may_help(
+    tmp_path, folder, monkeypatch, capsys, error
+):
+    def fail(*given, **named):
+        raise error
+
+    monkeypatch.setattr(train, "joint_loss", fail)
+    write_corpus(tmp_path / "c", [RECORD])
+    flags = ["--dataset", str(tmp_path / "c"), "--encoder", "tiny", "--output", str(tmp_path / "run")]
+    assert train.main(flags) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    batch = "epoch 1, step 1, 1 sentences of up to 4 wordpieces: out of memory; a smaller --batch-size"
+    assert line.startswith(batch) and "no epoch was finished" in line
+    monkeypatch.setattr(type(train.load(folder).model), "predict", fail)
+    assert train.main(["--load", str(folder), "--predict", "a rash"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    expected = "prediction of 1 sentences of up to 4 wordpieces: out of memory; a smaller --chunk may help"
+    assert line == expected
+
+
+def test_other_errors_of_torch_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="^shapes$"), explain_memory("x", "y"):
+        raise RuntimeError("shapes")
+
+
+def test_prediction_takes_smaller_chunks(folder, monkeypatch, capsys):
+    rows = []
+
+    def watched(function, count, *tensors):
+        rows.append(count)
+        return in_chunks(function, count, *tensors)
+
+    monkeypatch.setattr("spanrel.in_chunks", watched)
+    for chunk in ("1000", "1000000"):
+        assert train.main(["--load", str(folder), "--predict", "a rash", "--chunk", chunk]) == 0
+    assert rows[0] < rows[2] and rows[0] * 100 < rows[2]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch, capsys, is_terminal):
+    clock = iter([0, *range(0, 100, 12)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    shown = progress.Progress(list("abcdefgh"), "epoch 1")
+    if is_terminal:
+        monkeypatch.setattr(shown, "bar", list("abcdefgh"))
+        assert not shown.lines and list(shown) == list("abcdefgh")
+        return
+    for letter in shown:
+        shown.show(f"loss {letter}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("epoch 1, ") and 1 < len(lines) < 5 and " of 8, loss " in lines[0]
+
+
+def test_a_run_says_what_it_trains_on_what(tmp_path, capsys):
+    write_corpus(tmp_path / "c", [RECORD])
+    flags = ["--dataset", str(tmp_path / "c"), "--encoder", "tiny", "--epochs", "1", "--device", "cpu"]
+    assert train.main([*flags, "--output", str(tmp_path / "run")]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    run = train.load(tmp_path / "run", "cpu")
+    encoder = sum(weight.numel() for weight in run.model.encoder.parameters())
+    count = sum(weight.numel() for weight in run.model.parameters()) - encoder
+    assert first == f"multihead: {count:,} parameters and {encoder:,} of tiny, on cpu"
+    assert second == "c: 1 of train, 1 of dev; 1 entity types, 1 relation types"
+
+
+# -- One epoch's weights are never scored as another's -------------------------------------------------------
+
+
+def test_weights_and_history_are_one_step_where_the_repeated_epoch_differs(tmp_path, monkeypatch):
+    """The second epoch is the best, its checkpoint fails, and once repeated it is worse."""
+    write_corpus(tmp_path / "c", [RECORD])
+    given = dict(dataset=str(tmp_path / "c"), encoder="tiny", epochs=2, device="cpu")
+    evaluate, save, quality = train.evaluate, train.save_checkpoint, iter([50, 90, 10, 0])
+
+    def scored(run, encoded):
+        result, predicted = evaluate(run, encoded)
+        result["entity"]["micro"]["f1"] = next(quality, math.nan)
+        return result, predicted
+
+    saved, weights = [], {}
+
+    def save_checkpoint(path, model, *more):
+        weights[len(weights) + 1] = {name: weight.clone() for name, weight in model.state_dict().items()}
+        if len(saved) == 1 and len(weights) == 2:
+            raise InputError("the disk is full")
+        saved.append(path)
+        save(path, model, *more)
+
+    monkeypatch.setattr(train, "evaluate", scored)
+    monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
+    with pytest.raises(InputError, match="the disk is full; its last checkpoint is kept"):
+        train.train(train.settings_of(**given, output=str(tmp_path / "run")))
+    result = train.resume(str(tmp_path / "run"), {})
+    assert result["best_epoch"] == 1
+    loaded = train.load(tmp_path / "run", "cpu").model.state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights[1].items())
+    assert not list((tmp_path / "run").glob("epoch-*"))
