@@ -110,6 +110,19 @@ def test_types_are_those_of_train_in_order():
     assert corpus.splits == {"train": part, "dev": other, "test": other}
 
 
+def test_a_head_region_of_ace05_has_all_its_words(tmp_path):
+    document = {"doc_key": "d", "sentences": [["Hello", "."], ["New", "York", "Times", "man", "resigns"]]}
+    document["ner"] = [[], [[2, 4, "ORG"], [2, 3, "GPE"], [5, 5, "PER"]]]
+    document["relations"] = [[], [[5, 5, 2, 4, "ORG-AFF"]]]
+    (tmp_path / "ace05").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"ace05/{split}.json").write_text(json.dumps(document))
+    sentence = data.read_corpus("ace05", tmp_path).test[1]
+    paper, city, man = Entity("ORG", 0, 3), Entity("GPE", 0, 2), Entity("PER", 3, 4)
+    assert sentence.entities == [paper, city, man]
+    assert sentence.relations == [Relation("ORG-AFF", man, paper)]
+
+
 # -- Sentences from texts ----------------------------------------------------------------------------------
 
 
@@ -316,6 +329,16 @@ def test_batches_are_of_similar_length_and_others_in_another_order_with_each_see
     assert sum(max(batch) - min(batch) for batch in lengths) < 0.5 * len(lengths)
     assert lengths != sorted(lengths)
     assert [e.sentence.id for e in encoded] == list(map(str, range(120)))  # the list given stays in order
+
+
+def test_training_sorts_by_length_within_shuffled_pools_of_32_batches_alone():
+    encoded = of_lengths(range(1, 129))
+    order, expected = list(range(1, 129)), set()
+    random.Random(0).shuffle(order)
+    for pool in (sorted(order[:64]), sorted(order[64:])):
+        expected.update(zip(pool[::2], pool[1::2]))
+    batches = data.batches_of(encoded, 2, random.Random(0))
+    assert {tuple(len(e.input_ids) for e in batch) for batch in batches} == expected
 
 
 @given(shapes=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 9)), min_size=1, max_size=40))

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers import HERE
+from helpers import HERE, needs_corpora
 
 import data
 import spanrel
@@ -100,6 +100,15 @@ def test_the_tables_of_the_reproduction_are_the_reports():
         for row in rows[2:]:
             named.update(row.split("|")[-2].strip().split(", "))
     assert named - {""} == {cells(row)[0] for row in commands}
+
+
+@needs_corpora
+def test_the_code_of_the_reproduction_prints_the_rows_above_it(monkeypatch, capsys):
+    monkeypatch.chdir(HERE)
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS["reproduction.md"], re.S)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 6 and printed in DOCS["reproduction.md"]
 
 
 @pytest.mark.slow

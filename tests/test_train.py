@@ -371,6 +371,18 @@ def test_an_epoch_steps_along_the_gradient_of_its_batches():
     assert optimizer.steps == [(True, pytest.approx(norm_of_gradient(run.model), rel=1e-4))]
 
 
+def test_the_encoder_keeps_its_own_dropout_in_training():
+    run, schedule = toy_run(dropout=0), SimpleNamespace(step=lambda: None)
+    encoded, optimizer = run.encode(SMALL.train[:8]), Watched(run.model)  # which moves no weight
+    one, other = (train.train_epoch(run, encoded, 1, optimizer, schedule) for _ in range(2))
+    assert one != other
+    for module in run.model.encoder.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    one, other = (train.train_epoch(run, encoded, 1, optimizer, schedule) for _ in range(2))
+    assert one == other  # nothing else is random within an epoch
+
+
 def test_descend_steps_once_along_the_gradient_and_forgets_it():
     run = SimpleNamespace(model=nn.Linear(1, 1, bias=False), settings=SimpleNamespace(clip=1e9))
     optimizer, before = torch.optim.SGD(run.model.parameters(), lr=0.1), run.model.weight.item()
@@ -485,6 +497,24 @@ def test_each_epoch_has_its_own_negatives_and_its_own_order(tmp_path, monkeypatc
     assert len(drawn_anew) > 10  # in short sentences every span is drawn
 
 
+def test_an_epoch_trains_on_its_last_batch_though_it_is_not_full(tmp_path, monkeypatch):
+    run, sizes, planned = toy_run(epochs=2, batch_size=2), [], []
+    take_step, make_optimizer = train.train_step, train.make_optimizer
+
+    def train_step(run, batch):
+        sizes.append(len(batch.examples))
+        return take_step(run, batch)
+
+    def planning_optimizer(run, steps):
+        planned.append(steps)
+        return make_optimizer(run, steps)
+
+    monkeypatch.setattr(train, "train_step", train_step)
+    monkeypatch.setattr(train, "make_optimizer", planning_optimizer)
+    train.fit(run, run.encode(SMALL.train[:5]), [], tmp_path)
+    assert sorted(sizes) == [1, 1, 2, 2, 2, 2] and planned == [6]
+
+
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path, small_toy):
     results, weights = [], []
@@ -496,25 +526,29 @@ def test_the_same_seed_gives_the_same_weights_and_numbers(tmp_path, small_toy):
     assert results[0]["entity"] == results[1]["entity"] and results[0]["relation"] == results[1]["relation"]
 
 
+@pytest.mark.parametrize("dataset, average", [("toy", "micro"), ("ade", "macro")])
 def test_the_best_epoch_on_dev_is_kept_by_the_mean_of_entity_and_relation_f1(
-    tmp_path, monkeypatch, small_toy
+    tmp_path, monkeypatch, dataset, average
 ):
+    monkeypatch.setitem(corpora.READERS, dataset, read_small)
     curve = iter([(90, 10), (60, 80), (70, 70), (80, 20), (99, 99)])  # the last is test's
     weights, seen = [], []
 
     def evaluate(run, encoded):
         weights.append(run.model.ffnn_s[0].weight.clone())
         seen.append(encoded[0].sentence.id)
-        entity, relation = ({"micro": {"f1": score}, "macro": {"f1": 0}} for score in next(curve))
+        others = {"micro": {"f1": 0}, "macro": {"f1": 0}}
+        entity, relation = ({**others, average: {"f1": score}} for score in next(curve))
         return {"entity": entity, "relation": {"strict": relation}}, [e.sentence for e in encoded]
 
     monkeypatch.setattr(train, "evaluate", evaluate)
     monkeypatch.setattr(train, "final_table", lambda *_: "")
-    result = train.train(train.settings_of(epochs=4, output=str(tmp_path / "run")))
-    toy = data.read_corpus("toy")
+    flags = dict(dataset=dataset, encoder="tiny", epochs=4)
+    result = train.train(train.settings_of(**flags, output=str(tmp_path / "run")))
+    corpus = data.read_corpus(dataset)
     assert result["best_epoch"] == 2  # of equals, the first
     assert torch.equal(weights[4], weights[1]) and not torch.equal(weights[4], weights[3])
-    assert seen == [toy.dev[0].id] * 4 + [toy.test[0].id]
+    assert seen == [corpus.dev[0].id] * 4 + [corpus.test[0].id]
 
 
 def test_dev_is_scored_where_settings_are_chosen_and_not_once_trained_on(tmp_path, small_toy):
@@ -560,6 +594,15 @@ def test_the_tokenizer_of_a_random_encoder_is_learned_from_train_alone():
     corpus.dev[0].words[0] = corpus.test[0].words[0] = "zzzzz"
     corpus.dev, corpus.test = corpus.dev * 3, corpus.test * 3
     assert "zzzzz" not in train.new_run(train.settings_of(), corpus).tokenizer.get_vocab()
+
+
+def test_the_types_of_a_model_are_those_of_train_alone():
+    corpus = toy_corpus(40, 10, 10)
+    for sentence in (corpus.dev[0], corpus.test[0]):
+        head, tail = data.Entity("only-later", 0, 1), data.Entity("Drug", 1, 2)
+        sentence.entities, sentence.relations = [head, tail], [data.Relation("only-later", head, tail)]
+    run = train.new_run(train.settings_of(), corpus)
+    assert run.entity_types == ["Adverse-Effect", "Drug"] and run.relation_types == ["Adverse-Effect"]
 
 
 @pytest.mark.slow
@@ -670,8 +713,10 @@ def test_a_run_killed_at_random_moments_and_resumed_is_the_uninterrupted_one(tmp
     for k in range(int(os.environ.get("SPANREL_KILLS", 1))):
         folder = tmp_path / f"cut{k}"
         command = [*flags, "--output", folder]
+        patience = seconds
         while not (folder / "metrics.json").exists():  # killed again and again, until it is too late
-            kill_after(rng.uniform(0.2, 1.2) * seconds, command)
+            kill_after(rng.uniform(0.2, 1.2) * patience, command)
+            patience *= 1.1  # a machine may have become busy
             if (folder / "config.json").exists():
                 command = ["--resume", folder]
             elif folder.exists():  # it had not begun
@@ -692,6 +737,16 @@ def kill_after(seconds, command):
         process.wait()
 
 
+def test_the_seconds_of_a_resumed_run_hold_those_before_it_was_stopped(tmp_path, small_toy, monkeypatch):
+    calls = itertools.count()
+    monkeypatch.setattr(train, "time", SimpleNamespace(time=lambda: next(calls)))  # a second for each call
+    settings = train.settings_of(epochs=3, device="cpu", output=str(tmp_path / "run"))
+    train_until(settings, monkeypatch, "train_step", 8)
+    assert [line["seconds"] for line in read_history(tmp_path / "run")] == [1, 1]
+    result = train.resume(str(tmp_path / "run"), {})
+    assert result["seconds"] == 1 + 1 + 3  # its calls: at the start, two of the third epoch, at the end
+
+
 def test_a_run_does_not_go_on_with_another_corpus(tmp_path, small_toy, monkeypatch, capsys):
     settings = train.settings_of(epochs=3, device="cpu", output=str(tmp_path / "run"))
     train_until(settings, monkeypatch, "save_checkpoint", 3)
@@ -706,8 +761,7 @@ def test_a_run_does_not_go_on_with_another_corpus(tmp_path, small_toy, monkeypat
         assert train.main(["--resume", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "the corpus has changed since); move it away" in line and "go on with" not in line
-    taken = sum(line["seconds"] for line in read_history(tmp_path / "run"))
-    assert train.resume(str(tmp_path / "run"), {})["seconds"] > taken  # what it took before counts
+    assert train.resume(str(tmp_path / "run"), {})["best_epoch"]  # but with its own it does
 
 
 STOPPED = [(1, "no epoch was finished"), (4, "its last checkpoint is kept")]

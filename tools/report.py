@@ -3,8 +3,9 @@
     python -m tools.report RUN [RUN …]                run folders, or files of records as docs/results.json
     python -m tools.report docs/results.json --all    with the rows of the paper of which nothing was run
 
-Runs that differ in seed or fold alone stand in one row: their mean ± standard deviation. Intervals are
-those of a paired bootstrap over the sentences (Koehn 2004)."""
+Runs that differ in seed or fold alone stand in one row: the mean over the seeds of each fold, then over
+folds, ± the standard deviation over folds, or over the seeds of a single one. Intervals are those of a paired
+bootstrap over the sentences (Koehn 2004)."""
 
 import functools
 import json
@@ -200,11 +201,18 @@ def command_for(number: int, dataset: str, model: str) -> list[str]:
 
 
 def figures(runs: list[Recorded], task: str, phenomenon: str = "", names: tuple = ("f1",)) -> str:
-    """Means over runs, that of F1 ± its standard deviation; a dash where there is no gold to measure by."""
+    """Means over the runs of each fold, then over folds; a dash where there is no gold to measure by.
+    F1 has its standard deviation: that of the folds' means, or that of the runs where all are of one fold."""
     cells = []
     for name in names:
-        values = [run.score(task, phenomenon, name) for run in runs]
-        values = [value for value in values if value is not None]
+        by_fold = {}
+        for run in runs:
+            value = run.score(task, phenomenon, name)
+            if value is not None:
+                by_fold.setdefault(run.settings.fold, []).append(value)
+        values = list(map(statistics.mean, by_fold.values()))  # [L21]
+        if len(by_fold) == 1:
+            (values,) = by_fold.values()
         cells.append(f"{statistics.mean(values):.2f}" if values else "–")
         if name == "f1" and len(values) > 1:
             cells[-1] += f" ± {statistics.stdev(values):.2f}"
@@ -253,7 +261,7 @@ def difference_table(groups: Groups) -> str:
         return ""
     heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other"]
     title = f"**Differences** between the full model and others: 95 % intervals of {RESAMPLES:,} resamples "
-    title += "of the sentences, for these runs; ± is the standard deviation over runs"
+    title += "of the sentences, for these runs; ± is the standard deviation over folds, or one fold's seeds"
     rows.sort(key=lambda row: row[0])
     return f"{title}\n\n{markdown([*heads, 'runs', 'commands'], rows)}"
 
