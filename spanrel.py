@@ -382,7 +382,7 @@ class SpanRel(nn.Module):
         self.attention_c = Attend(h, D, config)  # (7)
         self.ffnn_F = FFNN(D, hidden, config.context_layers, config)  # (9)
         self.attention_S = Attend(h, D, config)  # (8)
-        self.ffnn_T = FFNN(D, hidden, config.context_layers, config)  # (9)
+        self.ffnn_T = FFNN(D, hidden, config.context_layers, config)  # (9) [L38] as wide as FFNN_F
         self.ffnn_r = FFNN(q, C, config.layers, config)  # (10)
 
     def embed(self, input_ids: Ids, attention_mask: Ids, is_token: Tokens) -> Embeddings:

@@ -560,7 +560,7 @@ def predict_inputs(run: Run, actions: dict, is_silent: bool):
     while block := list(itertools.islice(inputs, 512)):
         encoded = run.encode([sentence for sentence, _ in block])
         predicted = run.annotate(encoded, "given_entities" in actions)
-        yield list(zip(predicted, [gold for _, gold in block]))
+        yield list(zip(predicted, [gold and undirected(gold, run.settings.symmetric) for _, gold in block]))
         progress.bar.update(len(block))
 
 

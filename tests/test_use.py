@@ -1,6 +1,7 @@
-"""What a trained run is used for: other corpora, given entities, long files, symmetric relations, least scores."""
+"""What a trained run is used for: other corpora, given entities, long files; and what a run says."""
 
 import dataclasses
+import itertools
 import json
 import math
 import random
@@ -47,9 +48,10 @@ def test_one_text_is_one_sentence(run):
     assert [sentence.words for sentence in run.predict(["", [], ["a"]])] == [[], [], ["a"]]
 
 
-@pytest.mark.parametrize(
-    "rule, words", [("letters", ["U", ".", "S", ".", "men"]), ("treebank", ["U.S.", "men"])]
-)
+CUT = [("letters", ["U", ".", "S", ".", "men"]), ("treebank", ["U.S.", "men"])]
+
+
+@pytest.mark.parametrize("rule, words", CUT)
 def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, words):
     corpus = data.corpus_of("c", {split: [{**RECORD, "tokens": words}] for split in ("train", "dev", "test")})
     run = train.new_run(train.settings_of(dataset="toy", hidden=16, heads=2), corpus)
@@ -203,7 +205,7 @@ IDLE += [
 
 @pytest.mark.parametrize("given, flag", IDLE, ids=str)
 def test_a_flag_that_does_nothing_is_refused(given, flag):
-    with pytest.raises(InputError, match=f"^{flag} does nothing here: "):
+    with pytest.raises(InputError, match=f"^--{flag.replace('_', '-')} does nothing here: "):
         train.settings_of(**given)
 
 
@@ -233,9 +235,8 @@ def test_both_orders_of_a_symmetric_pair_are_positive_samples():
     types = {}
     for symmetric in ((), ("R",)):
         example = data.training_example(encoded, ["A"], ["Q", "R"], data.Sampling(symmetric=symmetric))
-        types[symmetric] = {
-            pair: kinds for pair, kinds in zip(example.pairs, example.pair_types) if kinds != {0}
-        }
+        kinds = dict(zip(example.pairs, example.pair_types))
+        types[symmetric] = {pair: kind for pair, kind in kinds.items() if kind != {0}}
         assert len(set(example.pairs)) == len(example.pairs) == 6
     assert types == {(): {(2, 0): {1}, (1, 0): {2}}, ("R",): {(2, 0): {1}, (1, 0): {2}, (0, 1): {2}}}
 
@@ -300,7 +301,7 @@ def test_out_of_memory_is_one_line_that_names_the_batch_and_what_may_help(
     monkeypatch.setattr(type(train.load(folder).model), "predict", fail)
     assert train.main(["--load", str(folder), "--predict", "a rash"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    expected = "prediction of 1 sentences of up to 4 wordpieces: out of memory; a smaller --chunk may help"
+    expected = "prediction of 1 sentences of up to 6 wordpieces: out of memory; a smaller --chunk may help"
     assert line == expected
 
 
@@ -324,8 +325,8 @@ def test_prediction_takes_smaller_chunks(folder, monkeypatch, capsys):
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch, capsys, is_terminal):
-    clock = iter([0, *range(0, 100, 12)])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    clock = itertools.count(0, 12)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: is_terminal, raising=False)
     shown = progress.Progress(list("abcdefgh"), "epoch 1")
     if is_terminal:
