@@ -497,7 +497,7 @@ def use_run(actions: dict, given: dict):
     settings.config.threshold = given.get("threshold", settings.config.threshold)  # the model's own config
     settings.data_dir = given.get("data_dir", settings.data_dir)
     settings.flat = given.get("flat", settings.flat)
-    inputs = data.read_inputs(actions.get("predict", []))
+    inputs = list(data.read_inputs(actions.get("predict", [])))
     predicted = run.annotate(run.encode([sentence for sentence, _ in inputs]))
     shown = list(zip(predicted, [gold for _, gold in inputs]))
     result = None
