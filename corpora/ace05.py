@@ -4,7 +4,7 @@ from pathlib import Path
 
 from corpora import dygie
 from corpora.records import SPLITS, read_numbered
-from support.errors import InputError
+from support.errors import InputError, read_each
 
 ADVICE = (
     "ACE05 is licensed (LDC2006T06); put there what DyGIE++'s preprocessing writes, "
@@ -17,4 +17,5 @@ def read(data_dir: Path, fold: int) -> dict:
     paths = [data_dir / f"ace05/{split}.json" for split in SPLITS]
     if missing := [str(path) for path in paths if not path.is_file()]:
         raise InputError(f"{', '.join(missing)} not there: {ADVICE}")
-    return {split: dygie.records_of(read_numbered(path)) for split, path in zip(SPLITS, paths)}
+    documents = [(read_numbered(path),) for path in paths]
+    return dict(zip(SPLITS, read_each(dygie.records_of, documents)))

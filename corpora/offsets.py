@@ -79,7 +79,7 @@ def add_relations(document: Document, records: list[dict], places: dict[str, tup
         if unknown:
             raise InputError(f"{document.where}, {name}: joins {unknown[0]}, which is not there")
         if missing:
-            document.left_out[name] = f"it joins {missing[0]}, which is left out"
+            document.left_out[name] = f"it joins {missing[0]}, which is not kept"
             continue
         (line, head), (other_line, tail) = map(places.get, ends)
         if line == other_line:

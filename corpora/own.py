@@ -31,8 +31,8 @@ def read(folder: Path, names: tuple[str, ...], split: str = "") -> dict:
         return divide(read_set(folder), shares, folder)
     if missing := [str(path) for path in paths.values() if not path.exists()]:
         present = ", ".join(sorted(os.listdir(folder))[:9]) or "nothing"
-        advice = "a corpus has train, dev and test, or is one set that --split 80/10/10 divides"
-        raise InputError(f"{', '.join(missing)} not there, but {present}: {advice}")
+        advice = "a corpus has train, dev and test, or is one set, which --split 80/10/10 divides"
+        raise InputError(f"{', '.join(missing)} not there, only {present}: {advice}")
     return dict(zip(SPLITS, read_each(forms.read, [(path,) for path in paths.values()])))
 
 

@@ -437,7 +437,7 @@ def test_a_folder_that_is_no_corpus_is_named_with_what_is_missing(tmp_path):
     write_corpus(tmp_path, [RECORD])
     (tmp_path / "dev.json").unlink()
     with pytest.raises(
-        InputError, match="dev.json not there, but test.json, train.json: .* --split 80/10/10 divides$"
+        InputError, match="dev.json not there, only test.json, train.json: .* --split 80/10/10 divides$"
     ):
         data.read_corpus(str(tmp_path))
     with pytest.raises(InputError, match="train.json, .*dev.json, .*test.json not there: ACE05 is licensed"):

@@ -123,21 +123,24 @@ def test_dygie_keeps_two_types_of_a_span_and_leaves_out_a_sentence_without_words
 DYGIE_WRONG = [  # the change of a document, and what is said of it
     (
         {"ner": [[[0, 9, "PER"]], []]},
-        r'sentence 0, ner: \[0, 9, "PER"\]; must go .* its sentence, words 0 to 2',
+        r'sentence 0, ner: \[0, 9, "PER"\]; must be a span of its sentence, words 0 to 2',
     ),
-    ({"ner": [[], [[2, 3, "PER"]]]}, r"sentence 1, ner: \[2, 3, .* words 3 to 7"),
-    ({"ner": [[[1, 0, "PER"]], []]}, r"ner: \[1, 0, .* must go from start to end"),
-    ({"relations": [[[0, 0, 5, 5, "X"]], []]}, r"sentence 0, relations: \[0, 0, 5, 5, .*words 0 to 2"),
-    ({"relations": [[[0, 0, 1, 1, "X"]], []]}, r"relations: ner has no entity \[1, 1\], which 'X' joins"),
+    ({"ner": [[], [[2, 3, "PER"]]]}, r"sentence 1, ner: \[2, 3, .*its sentence, words 3 to 7"),
+    ({"ner": [[[1, 0, "PER"]], []]}, r"ner: \[1, 0, .* must be a span of"),
+    (
+        {"relations": [[[0, 0, 5, 5, "X"]], []]},
+        r"sentence 0, relations: \[0, 0, 5, 5, .*its sentence, words 0 to 2",
+    ),
+    ({"relations": [[[0, 0, 1, 1, "X"]], []]}, r"relations: \[0, 0, 1, 1, .*; ner has no entity \[1, 1\] in"),
     (
         {"relations": [[[0, 0, None, None, "X"]], []]},
-        r"\[0, 0, null, null, .*\[start, end, start, end, type\]",
+        r"0, null, null, .*\[start, end, start, end, type\]",
     ),
     ({"relations": [[[0, 0, 0, 0, "X"]], []]}, "relations.0.: joins an entity with itself"),
-    ({"relations": None}, "relations: null; must be a list of lists"),
-    ({"sentences": 3}, "sentences: 3; must be a list of lists"),
-    ({"ner": []}, "sentences: 2, ner: 0, relations: 2; the three must be equally long"),
-    ({"sentences": ["abc", ["d"]]}, "sentences: .* must be a list of lists"),
+    ({"relations": None}, "relations: null; must be lists, one a sentence"),
+    ({"sentences": 3}, "sentences: 3; must be lists, one a sentence"),
+    ({"ner": []}, "sentences, ner, relations: of lengths .2, 0, 2.; must be equally long"),
+    ({"sentences": ["abc", ["d"]]}, "sentences: .* must be lists, one a sentence"),
     (
         {"sentences": [["a", 3, "c"], ["d"]], "ner": [[], []], "relations": [[], []]},
         "tokens.1.: 3; must be a word",
@@ -200,7 +203,7 @@ def test_what_leaves_a_line_or_a_word_is_named_and_left_out(tmp_path, capsys):
         f"{tmp_path}/all.jsonl, line 1, entity 8: it crosses the end of a line; left out",
         f"{tmp_path}/all.jsonl, line 1, entity 9: it begins or ends inside a word; left out",
         f"{tmp_path}/all.jsonl, line 1, relation 0: it joins entities of two lines; left out",
-        f"{tmp_path}/all.jsonl, line 1, relation 1: it joins entity 8, which is left out; left out",
+        f"{tmp_path}/all.jsonl, line 1, relation 1: it joins entity 8, which is not kept; left out",
     ]
 
 
