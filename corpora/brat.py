@@ -12,7 +12,8 @@ LINE_FORM = "T1, type start end, text; or R1, type Arg1:T1 Arg2:T2; with tabs fo
 
 def read(folder: Path) -> list[dict]:
     """The records of all pairs of a folder."""
-    texts, annotations = ({path.stem for path in folder.glob(f"*{ending}")} for ending in (".txt", ".ann"))
+    texts = {path.stem for path in folder.glob("*.txt")}
+    annotations = {path.stem for path in folder.glob("*.ann")}
     lines = [f"{folder / name}.txt: no {name}.ann beside it" for name in sorted(texts - annotations)]
     lines += [f"{folder / name}.ann: no {name}.txt beside it" for name in sorted(annotations - texts)]
     if lines or not texts:

@@ -40,14 +40,14 @@ def annotate(record: dict, ner: list, related: list, shift: int, where: str) -> 
         entities.append({"type": kind, "start": span[0] - shift, "end": span[1] + 1 - shift})
     items = [(item, 2, first, last, f"{where}, relations", index_of_span) for item in related]
     for spans, kind in read_each(read_item, items):
-        relations.append(dict(zip(("head", "tail"), map(index_of_span.get, spans)), type=kind))
+        relations.append({"type": kind, "head": index_of_span[spans[0]], "tail": index_of_span[spans[1]]})
     record |= {"entities": entities, "relations": relations}
     check_record(record, where, fewest_words=0)
     return record
 
 
 def read_item(item, count: int, first: int, last: int, where: str, in_ner=None) -> tuple[list, str]:
-    """The spans, one or two, and the type of an entity or a relation. Spans must be `in_ner`, if that is given."""
+    """The spans, one or two, and the type of an entity or a relation. Those of a relation are `in_ner`."""
     where, numbers = f"{where}: {json.dumps(item)[:80]}", item[:-1] if type(item) is list else []
     if len(numbers) != 2 * count or any(type(n) is not int for n in numbers) or not is_text(item[-1]):
         raise InputError(f"{where}; must be [{'start, end, ' * count}type]")

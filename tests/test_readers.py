@@ -1,6 +1,7 @@
 """The forms of a folder of one's own: JSON, JSON Lines, DyGIE++, doccano, brat; one set, divided."""
 
 import json
+from itertools import chain
 
 import pytest
 from helpers import RECORD, write_corpus
@@ -338,8 +339,10 @@ def test_one_set_is_divided_by_documents_in_all_forms(tmp_path):
     for number in range(3):
         write_pair(tmp_path, f"brat-{number}")
     splits = own.read(tmp_path, (), "60/20/20")
-    documents = [{record["document"] for record in part} for part in splits.values()]
-    assert [len(names) for names in documents] == [6, 2, 2] and len(set.union(*documents)) == 10
+    documents = []
+    for part in splits.values():
+        documents.append({record["document"] for record in part})
+    assert list(map(len, documents)) == [6, 2, 2] and len(set.union(*documents)) == 10
     assert splits == own.read(tmp_path, (), "60/20/20")
     assert data.main(["--dataset", str(tmp_path), "--split", "60/20/20"]) == 0
 
@@ -350,7 +353,7 @@ def test_no_part_of_a_set_is_empty_and_each_record_is_in_one(tmp_path, split, co
     records = [RECORD | {"orig_id": str(number)} for number in range(count)]
     splits = own.divide(records, [int(share) for share in split.split("/")], tmp_path)
     assert list(splits) == list(SPLITS) and all(splits.values())
-    ids = [record["orig_id"] for part in splits.values() for record in part]
+    ids = [record["orig_id"] for record in chain(*splits.values())]
     assert sorted(ids, key=int) == [str(number) for number in range(count)]
     assert abs(len(splits["dev"]) - count * int(split.split("/")[1]) / 100) <= 2
 
