@@ -21,11 +21,13 @@ def read_item(number: int, item, where: str) -> Document:
             raise InputError(f"text is {excerpt(item['text'])}")
         document = Document(str(item.get("id", number)), item["text"], where)
         for k, (start, end, kind) in enumerate(item.get("label", item.get("labels", []))):
-            document.entities[f"label {k}"] = (kind, start, end)
-        for entity in item.get("entities", []):
-            span = (entity["start_offset"], entity["end_offset"])
-            document.entities[f"entity {entity['id']}"] = (entity["label"], *span)
+            document.entities[f"label[{k}]"] = (kind, start, end)
+        for k, entity in enumerate(item.get("entities", [])):
+            name, span = f"entity {entity.get('id', k)}", (entity["start_offset"], entity["end_offset"])
+            if name in document.entities:
+                raise InputError(f"{name} is there twice")
+            document.entities[name] = (entity["label"], *span)
         for k, relation in enumerate(item.get("relations", [])):
             ends = [f"entity {relation[end]}" for end in ("from_id", "to_id")]
-            document.relations[f"relation {relation.get('id', k)}"] = (relation["type"], *ends)
+            document.relations[f"relations[{k}]"] = (relation["type"], *ends)
     return document

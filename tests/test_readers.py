@@ -195,20 +195,21 @@ def test_what_leaves_a_line_or_a_word_is_named_and_left_out(tmp_path, capsys):
     entities = [*DOCCANO["entities"], {"id": 8, "label": "X", "start_offset": 8, "end_offset": 22}]
     entities.append({"id": 9, "label": "X", "start_offset": 32, "end_offset": 35})
     relations = []
-    for number, ends in enumerate([(7, 5), (5, 8), (5, 6)]):
-        relations.append({"id": number, "from_id": ends[0], "to_id": ends[1], "type": "causes"})
+    for ends in [(7, 5), (5, 8), (5, 6)]:
+        relations.append({"id": 4, "from_id": ends[0], "to_id": ends[1], "type": "causes"})
     item = DOCCANO | {"entities": entities, "relations": relations}
     first, second = forms.read(write_lines(tmp_path / "all.jsonl", [item]))
     assert len(first["entities"]) == 1 and len(second["entities"]) == 2 and len(second["relations"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"{tmp_path}/all.jsonl, line 1, entity 8: it crosses the end of a line; left out",
         f"{tmp_path}/all.jsonl, line 1, entity 9: it begins or ends inside a word; left out",
-        f"{tmp_path}/all.jsonl, line 1, relation 0: it joins entities of two lines; left out",
-        f"{tmp_path}/all.jsonl, line 1, relation 1: it joins entity 8, which is not kept; left out",
+        f"{tmp_path}/all.jsonl, line 1, relations[0]: it joins entities of two lines; left out",
+        f"{tmp_path}/all.jsonl, line 1, relations[1]: it joins entity 8, which is not kept; left out",
     ]
 
 
 DOCCANO_WRONG = [
+    ({"entities": DOCCANO["entities"] * 2}, "entity 5 is there twice; it must be"),
     ({"text": 3}, "text is 3; it must be"),
     ({"entities": [{"id": 1, "label": "A"}]}, "KeyError 'start_offset'; it must be"),
     (
