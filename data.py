@@ -1,7 +1,7 @@
 """The sentences: wordpieces, spans, negative samples, batches. It holds no model and does not train.
 
     python data.py --dataset ade      the corpus card: what is in it, and which gold training cannot reach
-    python data.py --dataset PATH     the same for a folder with train.json, dev.json and test.json
+    python data.py --dataset PATH     the same for a folder in a form of docs/corpora.md
 
 `corpora/` reads the corpora. A sentence is made from a record in one place, `sentence_of`."""
 
@@ -9,7 +9,9 @@ import dataclasses
 import itertools
 import random
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,11 +19,11 @@ from torch import Tensor
 
 from corpora import READERS, own
 from corpora.card import card, types_in
-from corpora.records import SPLITS, check_record, is_text
+from corpora.records import SPLITS, check_record, is_text, record_of
 from corpora.words import cut_words, find_words, rule_of
 from support import pictures
-from support.encoders import load_tokenizer
-from support.errors import InputError, excerpt, read_each, run_program
+from support.encoders import load_encoder, longest_input
+from support.errors import InputError, excerpt, read_each, read_in_turn, run_program
 from support.flags import make_parser
 
 # -- Entities, relations, sentences --------------------------------------------------------------------------
@@ -83,25 +85,16 @@ class Sentence:
 
     def to_record(self) -> dict:
         """The sentence in SpERT's JSON, with its text, the entities' characters and the scores."""
-        entities, relations, index = [], [], {entity: k for k, entity in enumerate(self.entities)}
-        for e in self.entities:
-            entities.append({"type": e.type, "start": e.start, "end": e.end, "chars": [*self.chars(e)]})
-        for r in self.relations:
-            relations.append({"type": r.type, "head": index[r.head], "tail": index[r.tail]})
-        for item, fields in zip([*self.entities, *self.relations], entities + relations):
-            if item.score is not None:
-                fields["score"] = item.score
-        record = {"tokens": self.words, "entities": entities, "relations": relations}
-        return {**record, "text": self.text, "orig_id": self.id}
+        return record_of(self)
 
     def _repr_html_(self) -> str:
         return pictures.image(self)
 
 
-def sentence_of(record, id: str, where: str) -> Sentence:
+def sentence_of(record, id: str, where: str, fewest_words: int = 1) -> Sentence:
     """The sentence of a record in SpERT's JSON, each entity and relation once.
     This is the only way from a record to a sentence. An error names the place of the record, `where`."""
-    check_record(record, where)
+    check_record(record, where, fewest_words)
     entities = [Entity(e["type"], e["start"], e["end"]) for e in record["entities"]]
     relations = [Relation(r["type"], entities[r["head"]], entities[r["tail"]]) for r in record["relations"]]
     kept = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
@@ -139,13 +132,15 @@ class Corpus:
 
 
 def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, split: str = "") -> Corpus:
-    """The corpus of that name, fetched into `data_dir` if it is not there; or that of a folder."""
+    """The corpus of that name, fetched if it is not there, or that of a folder, divided as `split` says."""
     if fold and dataset != "ade":
         raise InputError("--fold goes with --dataset ade")
+    if split and dataset in READERS:
+        raise InputError(f"--split goes with a folder of your own: {dataset} has its splits")
     if dataset in READERS:
         return corpus_of(dataset, READERS[dataset](Path(data_dir), fold))
     folder = Path(dataset)
-    return corpus_of(folder.resolve().name, own.read(folder, tuple(READERS)), dataset)
+    return corpus_of(folder.resolve().name, own.read(folder, tuple(READERS), split), dataset)
 
 
 def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
@@ -163,22 +158,21 @@ def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
     return corpus
 
 
-def read_inputs(arguments: list[str], rule: str = "letters"):
-    """The sentences to predict, from texts and files, each with its gold, or None where none is given."""
-    for item, id, where in own.read_inputs(arguments):
-        yield input_sentence(item, id, where, rule)
+def read_inputs(arguments: list[str], rule: str = "letters") -> Iterator[tuple[Sentence, Sentence | None]]:
+    """Yields the sentences to predict, from texts and files, each with its gold, or None without one."""
+    return read_in_turn(partial(input_sentence, rule=rule), own.read_inputs(arguments))
 
 
 def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Sentence, Sentence | None]:
-    """A sentence and its gold from a text, a list of words, or a record."""
+    """A sentence and its gold from a text, a list of words, or a record; it may have no words."""
     if isinstance(item, str):
         if item and not is_text(item):
             raise InputError(f"{where}: {excerpt(item)}; it must be UTF-8")
         return Sentence.from_text(item, id, rule), None
     record = {"tokens": item} if type(item) is list else item
     if type(record) is dict and "entities" not in record and "relations" not in record:
-        return sentence_of({**record, "entities": [], "relations": []}, id, where), None
-    sentence = sentence_of(record, id, where)
+        return sentence_of({**record, "entities": [], "relations": []}, id, where, fewest_words=0), None
+    sentence = sentence_of(record, id, where, fewest_words=0)
     return sentence, sentence
 
 
@@ -449,16 +443,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default="toy", help=f"{', '.join(READERS)}, or a folder (default: toy)")
     parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
     parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
+    parser.add_argument("--split", default="", help="divide a folder that is one set, such as 80/10/10")
+    parser.add_argument("--show", type=int, default=0, help="sentences of train to print first (default: 0)")
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
     parser.add_argument("--encoder", default="", help="count what this encoder cannot read, too")
 
     def print_card():
         given = parser.parse_args(arguments)
-        corpus = read_corpus(given.dataset, given.data_dir, given.fold)
-        encoded, tokenizer = None, load_tokenizer(given.encoder) if given.encoder else None
-        if tokenizer:
+        corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.split)
+        for sentence in corpus.train[: given.show]:
+            print(pictures.show(sentence))
+        encoded, tokenizer, longest = None, None, 0
+        if given.encoder:
+            tokenizer, encoder = load_encoder(given.encoder, [s.words for s in corpus.train])
             encoded = encode(corpus.train + corpus.dev + corpus.test, tokenizer, sys.maxsize)
-        print(card(corpus, given.max_width, encoded, tokenizer))
+            longest = longest_input(tokenizer, encoder)
+        print(card(corpus, given.max_width, encoded, tokenizer, longest))
 
     return run_program(print_card)
 

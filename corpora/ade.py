@@ -5,10 +5,10 @@ import re
 import zipfile
 from pathlib import Path
 
-from corpora.records import read_checked
+from corpora.records import checked, read_numbered
 from corpora.words import cut_words
 from support.errors import InputError, explain_errors
-from support.files import fetch
+from support.files import fetch, lines_of
 
 FILE = "ade/ADE-Corpus-V2.zip"
 REPOSITORY = "davidsbatista/Annotated-Semantic-Relationships-Datasets"
@@ -24,7 +24,7 @@ def read(data_dir: Path, fold: int) -> dict:
         raise InputError(f"--fold {fold}: ADE's folds are 0 to 9")
     train_file, test_file = (data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test"))
     if train_file.exists() or test_file.exists():
-        train, test = read_checked(train_file), read_checked(test_file)
+        train, test = (checked(read_numbered(path)) for path in (train_file, test_file))
         random.Random(2012).shuffle(train)
         ninth = len(train) // 9
         return {"train": train[ninth:], "dev": train[:ninth], "test": test}
@@ -42,7 +42,7 @@ def read(data_dir: Path, fold: int) -> dict:
 def parse(text: str, where) -> list[dict]:
     """The records of DRUG-AE.rel. A row is a relation, and the rows of one sentence become one record."""
     rows_of_sentence: dict[tuple, list] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         with explain_errors(f"{where}, row {number}", ROW_FORM):
             id, sentence, effect, effect_begin, _, drug, drug_begin, _ = line.split("|")
             row = (number, (effect, int(effect_begin)), (drug, int(drug_begin)))

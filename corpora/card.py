@@ -1,20 +1,24 @@
 """The corpus card: what is in a corpus, and what training cannot reach, as a table in text."""
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import partial
 
+from corpora.words import rule_of
 
-def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None) -> str:
-    """The table. With the sentences `encoded` by a tokenizer, it also counts what its encoder cannot read."""
+
+def card(
+    corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None, longest: int = 0
+) -> str:
+    """The table. With the sentences `encoded` by a tokenizer, it also counts what its encoder cannot read,
+    which takes `longest` wordpieces."""
     splits = list(corpus.splits.values())
     splits.append(corpus.train + corpus.dev + corpus.test)
-    lines = [f"{corpus.name:40}{'train':>9}{'dev':>9}{'test':>9}{'all':>9}"]
+    rows = [(corpus.name, [*corpus.splits, "all"])]
 
     def add_row(title, count):
         """`count` is of one sentence; the row has its sums."""
-        sums = [sum(map(count, sentences)) for sentences in splits]
-        lines.append(f"{title:40}" + "".join(f"{number:9,}" for number in sums))
+        rows.append((title, [f"{sum(map(count, sentences)):,}" for sentences in splits]))
 
     def is_wide(entity):
         return entity.end - entity.start > max_width
@@ -28,6 +32,8 @@ def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=Non
         add_row(items, partial(count_items, items, None))
         for kind in sorted(types_in(splits[-1], items)):
             add_row(f"  {kind}", partial(count_items, items, kind))
+    trained = {tuple(sentence.words) for sentence in corpus.train}
+    others = {id(sentence) for sentence in corpus.dev + corpus.test}
     earlier = {}
     for sentence in splits[-1]:
         earlier.setdefault(tuple(sentence.words), id(sentence))
@@ -35,22 +41,35 @@ def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=Non
     add_row("sentences with overlapping entities", has_overlap)  # [L15]
     add_row("sentences without a relation", lambda s: not s.relations)
     add_row("sentences that stood before", lambda s: earlier[tuple(s.words)] != id(s))
+    add_row("also in train", lambda s: id(s) in others and tuple(s.words) in trained)
     add_row("entities, relations given twice", lambda s: s.repeated)
-    lines.append("out of training's reach")
+    rows.append(("out of training's reach", []))
     add_row(f"  entities wider than {max_width} words", lambda s: sum(map(is_wide, s.entities)))
     add_row("  relations with such an argument", lambda s: sum(map(has_wide_argument, s.relations)))
     add_row("  second types of a span", second_types)
+    add_row("  second types of a pair", pairs_of_two_types)
     add_row("  of a type that train lacks", lambda s: unknown_types(s, train_types))
     if encoded:
         of = {id(e.sentence): e for e in encoded}
-        longest, unknown = tokenizer.model_max_length, tokenizer.unk_token_id
-        add_row(f"  sentences of over {longest:,} wordpieces", lambda s: len(of[id(s)].input_ids) > longest)
+        unknown, no_limit = tokenizer.unk_token_id, longest > 10**9
+        title = "  sentences too long (no limit)" if no_limit else f"  sentences of over {longest:,} wordpieces"
+        add_row(title, lambda s: len(of[id(s)].input_ids) > longest)
         add_row(f"  words read as {tokenizer.unk_token}", lambda s: unknown_words(of[id(s)], unknown))
     widths = Counter()
     for sentence in splits[-1]:
         widths.update(entity.end - entity.start for entity in sentence.entities)
     by_width = ", ".join(f"{width}: {widths[width]:,}" for width in sorted(widths))
-    return "\n".join([*lines, f"entities by width in words  {by_width}"])
+    column = max(40, *(len(title) + 1 for title, _ in rows))
+    lines = []
+    for title, numbers in rows:
+        lines.append(f"{title:{column}}{''.join(f'{number:>9}' for number in numbers)}".rstrip())
+    rule, share = rule_of(corpus.train)
+    share = f"{100 * share:.1f} % of the sentences"
+    lines.append(f"words of a text are cut by {rule}, which finds those of {share}")
+    lines.append(f"entities by width in words  {by_width}")
+    if any(map(pairs_of_two_types, splits[-1])):
+        lines.append("a Softmax holds one type of a pair: --relation-loss sigmoid-bce holds several")
+    return "\n".join(lines)
 
 
 def types_in(sentences: list, items: str) -> set[str]:
@@ -69,6 +88,14 @@ def count_items(items: str, kind: str | None, sentence) -> int:
 def second_types(sentence) -> int:
     """How many entities have the span of another one."""
     return len(sentence.entities) - len({(entity.start, entity.end) for entity in sentence.entities})
+
+
+def pairs_of_two_types(sentence) -> int:
+    """How many pairs of entities have more than one type of relation."""
+    types_of_pair = defaultdict(set)
+    for relation in sentence.relations:
+        types_of_pair[relation.head, relation.tail].add(relation.type)
+    return sum(len(types) > 1 for types in types_of_pair.values())
 
 
 def has_overlap(sentence) -> bool:

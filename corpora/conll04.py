@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from support.errors import explain_errors
-from support.files import fetch, read_text
+from support.files import fetch, lines_of, read_text
 
 REPOSITORY = "bekou/multihead_joint_entity_relation_extraction"
 FOLDER = f"{REPOSITORY}/7f40a0f7c1892821591358518c542139e88f693e/data/CoNLL04"
@@ -17,7 +17,7 @@ LINE_FORM = "index, word, BIO tag, relation types and their tails, with tabs bet
 
 
 def read(data_dir: Path, fold: int) -> dict:
-    """The three splits."""
+    """The three splits. Documents that stand in two of them are kept [L39]."""
     paths = {}
     for split, sha256 in SHA256.items():
         paths[split] = fetch(data_dir / f"conll04/{split}.txt", f"{FOLDER}/{split}.txt", sha256)
@@ -28,7 +28,7 @@ def parse(text: str, where) -> list[dict]:
     """The documents, each behind a line `#doc id` and taken as one sentence; a word a line.
     A relation stands at the last word of its head and names the last word of its tail."""
     records, related = [], []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         with explain_errors(f"{where}, line {number}", LINE_FORM):
             if line.startswith("#doc"):
                 id = line.removeprefix("#doc").strip()

@@ -1,13 +1,39 @@
 """Errors of one line: what is wrong, where it stands, and what would be right."""
 
 import os
+import re
 import sys
 import textwrap
 from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Something in a user's file, folder or flag is not right. The message is shown to the user as it is."""
+    """Something in a user's file, folder or flag is not right. `lines` are all that is wrong.
+    The user is shown the message as it is, or the first of very many lines."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(message)
+        self.lines = message.split("\n")
+
+    def __str__(self) -> str:
+        return first_lines(self.lines)
+
+
+def first_lines(lines: list[str], most: int = 20) -> str:
+    """The first lines, and how many more there are.
+    Lines are of one kind if they differ in numbers, in what is quoted, and in the file before the comma."""
+    more = lines[most:]
+    if not more:
+        return "\n".join(lines)
+    kinds = {re.sub(r"'.*?'|\".*?\"|\d+", "", line.partition(", ")[2] or line) for line in more}
+    counted = f"{len(kinds)} kind{'s' * (len(kinds) > 1)}"
+    return "\n".join([*lines[:most], f"and {len(more):,} more, of {counted}"])
+
+
+def warn(lines: list[str]):
+    """Prints to stderr what is not wrong, but must not pass in silence."""
+    if lines:
+        print(first_lines(lines), file=sys.stderr)
 
 
 @contextmanager
@@ -18,28 +44,41 @@ def explain_errors(where, form: str):
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__} {error}"
         if isinstance(error, InputError):
-            reason = "; ".join(str(error).splitlines())
+            reason = "; ".join(error.lines)
         raise InputError(f"{where}: {reason}; it must be {form}") from None
 
 
 def read_each(read, items) -> list:
     """`read(*item)` of each item. If some are wrong, one error lists all that is wrong, a line each."""
-    results, errors = [], []
+    return list(read_in_turn(read, items))
+
+
+def read_in_turn(read, items):
+    """Yields what `read_each` returns, one by one. Behind an error the rest is read for its errors alone."""
+    lines = []
     for item in items:
         try:
-            results.append(read(*item))
+            result = read(*item)
         except InputError as error:
-            errors.append(str(error))
-    if errors:
-        raise InputError("\n".join(errors))
-    return results
+            lines += error.lines
+            continue
+        if not lines:
+            yield result
+    if lines:
+        raise InputError("\n".join(lines))
 
 
 def excerpt(value) -> str:
     """A value from a file, short enough for a line, in ASCII."""
     if value is None:
-        return "missing or null"
+        return "null"
     return textwrap.shorten(ascii(value), 60, placeholder=" …") or "blank"
+
+
+def keys_of(item: dict) -> str:
+    """The keys of an object from a file, short enough for a line, in ASCII."""
+    keys = ascii(", ".join(item))[1:-1]
+    return f"the keys {textwrap.shorten(keys, 100, placeholder=' …')}" if keys else "no keys"
 
 
 def one_line(error: Exception) -> str:

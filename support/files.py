@@ -12,12 +12,38 @@ import torch
 from support.errors import InputError
 
 
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark."""
+def read_text(path: Path, exact: bool = False) -> str:
+    """The text of a UTF-8 file, without its byte order mark; `exact`: with it, where there is one."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{str(path)[:200]}: {error.strerror}") from None
+    return text if exact else text.removeprefix("\ufeff")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text. They end at "\\n" or "\\r\\n" alone, unlike those of `str.splitlines`."""
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_lines(path: Path):
+    """Yields (number, line) of each line of a UTF-8 file that is not blank. The file is never held whole."""
+    number, position = 0, 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                position += len(line)
+                if number == 1:
+                    text = text.removeprefix("\ufeff")
+                if text.strip():
+                    yield number, text
+    except UnicodeDecodeError as error:
+        where = f"{path}, line {number}"
+        raise InputError(f"{where}: not UTF-8 at byte {position + error.start}; save it as UTF-8") from None
     except OSError as error:
         raise InputError(f"{str(path)[:200]}: {error.strerror}") from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from support.devices import explain_memory
 from support.errors import InputError
+from support.files import lines_of, read_text
 from support.hub import fetch_repository
 
 RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -84,7 +85,7 @@ def read_history(folder: Path) -> list[dict]:
     path = folder / "history.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in lines_of(read_text(path))]
 
 
 def best_line(history: list[dict]) -> dict:
@@ -120,4 +121,6 @@ def explain_interruption(folder: Path):
         advice = "start it anew"
         if (folder / "config.json").exists():
             advice = f"go on with: python train.py --resume {shlex.quote(str(folder))}"
-        raise type(error)(f"{error}; {kept}; {advice}".removeprefix("; ")) from None
+        first, *others = getattr(error, "lines", [str(error)])
+        first = f"{first}; {kept}; {advice}".removeprefix("; ")
+        raise type(error)("\n".join([first, *others])) from None

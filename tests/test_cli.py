@@ -121,7 +121,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     ),
     "no ACE05": ({}, ("data", "--dataset", "ace05"), "ACE05 is licensed"),
     "a wrong ACE05": (
-        for_all_splits("data/ace05", b"{}"), ("data", "--dataset", "ace05"), "train.json, line 1: KeyError",
+        for_all_splits("data/ace05", b"{}"), ("data", "--dataset", "ace05"), "train.json: it is {}",
     ),
     # Encoders and output folders
     "an encoder without weights": ({"run/model.safetensors": None}, ENCODER, "--encoder run: "),
@@ -158,19 +158,20 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         changed(settings=OTHER_SETTINGS), TEXT, "run: not a whole run: TypeError",
     ),
     # Texts to predict
-    "a file that is not there": ({}, (*PREDICT, "texts.txt"), "texts.txt: No such file or directory"),
+    "a file that is not there": ({}, (*PREDICT, "texts.txt"), "texts.txt: no such file"),
     "a folder of texts": ({}, (*PREDICT, "mine"), "mine: Is a directory"),
     "texts that are no UTF-8": (
-        {"texts.txt": b"A r\xe4sh"}, (*PREDICT, "texts.txt"), "texts.txt: not UTF-8 at byte 3",
+        {"texts.txt": b"A r\xe4sh"}, (*PREDICT, "texts.txt"), "texts.txt, line 1: not UTF-8 at byte 3",
     ),
     "texts in half a JSON": (
         {"texts.json": b'["A rash."'}, (*PREDICT, "texts.json"), "texts.json: JSONDecodeError",
     ),
     "a number for a text": (
-        {"texts.json": b'["A rash.", 3]'}, (*PREDICT, "texts.json"), "texts.json, 1, it is 3",
+        {"texts.json": b'["A rash.", 3]'}, (*PREDICT, "texts.json"), "texts.json, record 1, it is 3",
     ),
-    "a text without words in JSON": (
-        {"texts.json": b'[{"tokens": []}]'}, (*PREDICT, "texts.json"), "texts.json, 0, tokens: empty",
+    "a table of texts": ({"texts.csv": b"id,text"}, (*PREDICT, "texts.csv"), "texts.csv: files to predict"),
+    "a text that is a number in JSON Lines": (
+        {"texts.jsonl": b'"A rash."\n3'}, (*PREDICT, "texts.jsonl"), "texts.jsonl, line 2, it is 3",
     ),
     "a text beyond the encoder": (
         {}, (*PREDICT, "word " * 600),

@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import threading
+import tracemalloc
 import zipfile
 from dataclasses import astuple
 from functools import partial
@@ -17,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import data
-from corpora import READERS, ace05, ade, conll04, own, toy
+from corpora import READERS, ade, conll04, own, toy
 from corpora.card import card
 from corpora.records import SPLITS, faults_of_record
 from data import Entity, Relation
 from support.encoders import learn_tokenizer
 from support.errors import InputError
-from support.files import fetch
+from support.files import fetch, lines_of, read_lines, read_text
 from test_spanrel import sentences
 
 NOWHERE = "http://127.0.0.1:9"  # no server listens
@@ -218,41 +219,6 @@ ACE = {
 }
 
 
-def test_ace05_reader_on_a_small_document():
-    first, second = sentences_of(ace05.parse(json.dumps(ACE), "f"))
-    assert first.entities == [Entity("PER", 0, 1)]
-    assert second.entities == [Entity("PER", 0, 3), Entity("GPE", 4, 5)]
-    assert second.relations == [Relation("PHYS", *second.entities)]
-    assert (first.id, second.id) == ("d:0", "d:1")
-
-
-def test_ace05_keeps_two_types_of_a_span_and_leaves_out_a_sentence_without_words():
-    two = [[0, 0, "PER"], [0, 0, "ORG"], [1, 1, "ORG"]]
-    document = {"sentences": [[], ["a", "\u2028"]], "ner": [[], two], "relations": [[], [[0, 0, 1, 1, "X"]]]}
-    (sentence,) = sentences_of(ace05.parse(json.dumps(ACE | document, ensure_ascii=False), "f"))
-    assert [e.type for e in sentence.entities] == ["PER", "ORG", "ORG"]
-    assert sentence.relations[0].head.type == "PER"
-
-
-ACE_WRONG = [
-    {"ner": [[[0, 9, "PER"]], []]},
-    {"relations": [[[0, 0, 1, 1, "X"]], []]},
-    {"sentences": 3},
-    {"ner": []},
-    {"sentences": ["abc", ["d"]]},
-    {"ner": [[[0, 0, None]], []]},
-    {"ner": [[[True, 0, "PER"]], []]},
-    {"ner": [[[0, 0, "PER", 0, 0]], []]},
-    {"ner": [[[0, 0]], []]},
-]
-
-
-@pytest.mark.parametrize("change", ACE_WRONG, ids=range(len(ACE_WRONG)))
-def test_ace05_reader_names_the_document_that_is_wrong(change):
-    with pytest.raises(InputError, match="f, line 2: "):
-        ace05.parse(json.dumps(ACE) + "\n" + json.dumps(ACE | change), "f")
-
-
 # -- All readers -------------------------------------------------------------------------------------------
 
 PUBLISHED = ("ade", "conll04")
@@ -308,11 +274,11 @@ def relation(**change):
 WRONG = {  # the change of RECORD, and the field that is named
     "no words": ({"tokens": []}, "tokens: empty"),
     "a text for words": ({"tokens": "ab"}, "tokens: 'ab'; must be a list"),
-    "no tokens": ({"tokens": None}, "tokens: missing or null"),
+    "no tokens": ({"tokens": None}, "tokens: null"),
     "an empty word": ({"tokens": ["a", ""]}, "tokens[1]: ''; must be a word"),
     "a number for a word": ({"tokens": ["a", 7]}, "tokens[1]: 7"),
     "half a character": ({"tokens": ["a", "\ud800"]}, "tokens[1]: '\\ud800'"),
-    "no entities": ({"entities": None}, "entities: missing"),
+    "no entities": ({"entities": None}, "entities: null"),
     "an object for entities": ({"entities": {}}, "entities: {}; must be a list"),
     "a number for an entity": (
         {"entities": [3], "relations": []},
@@ -327,11 +293,11 @@ WRONG = {  # the change of RECORD, and the field that is named
     "a start that is no integer": (entity(start=0.0), "entities[0].start: 0.0"),
     "a start that is true": (entity(start=False), "entities[0].start: False"),
     "a text for a start": (entity(start="0"), "entities[0].start: '0'"),
-    "no end": (entity(end=None), "entities[0].end: missing"),
+    "no end": (entity(end=None), "entities[0].end: null"),
     "an empty type": (entity(type=""), "entities[0].type: ''; must be a name"),
-    "no type": (entity(type=None), "entities[0].type: missing"),
+    "no type": (entity(type=None), "entities[0].type: null"),
     "a list for a type": (entity(type=["A"]), "entities[0].type: ['A']"),
-    "no relations": ({"relations": None}, "relations: missing"),
+    "no relations": ({"relations": None}, "relations: null"),
     "a tail beyond the entities": (
         relation(tail=2),
         "relations[0].tail: 2; must be an integer from 0 to 1, since there are 2 entities",
@@ -346,7 +312,7 @@ WRONG = {  # the change of RECORD, and the field that is named
         {"entities": [RECORD["entities"][0]] * 2},
         "relations[0]: joins an entity with itself",
     ),
-    "a relation without a type": (relation(type=None), "relations[0].type: missing"),
+    "a relation without a type": (relation(type=None), "relations[0].type: null"),
 }
 
 
@@ -430,13 +396,13 @@ def test_any_json_is_a_corpus_or_is_told_line_by_line(tmp_path_factory, document
         card(data.read_corpus(str(folder)))
 
     def read_texts():
-        data.read_inputs([str(folder / "test.json")])
+        list(data.read_inputs([str(folder / "test.json")]))
 
     for use in (print_card, read_texts):
         try:
             use()
         except InputError as error:
-            assert all(line.startswith(str(folder)) for line in str(error).splitlines())
+            assert all(line.startswith(str(folder)) for line in error.lines)
 
 
 # -- One's own files: a folder to train on, texts to predict -----------------------------------------------
@@ -471,7 +437,7 @@ def test_a_folder_that_is_no_corpus_is_named_with_what_is_missing(tmp_path):
     write_corpus(tmp_path, [RECORD])
     (tmp_path / "dev.json").unlink()
     with pytest.raises(
-        InputError, match="dev.json not there: a corpus is train.json, dev.json and test.json$"
+        InputError, match="dev.json not there, only test.json, train.json: .* --split 80/10/10 divides$"
     ):
         data.read_corpus(str(tmp_path))
     with pytest.raises(InputError, match="train.json, .*dev.json, .*test.json not there: ACE05 is licensed"):
@@ -487,18 +453,52 @@ def test_texts_to_predict_come_from_arguments_lines_and_json(tmp_path):
     records.write_text(json.dumps(items))
     expected = [("A rash.", "text 1", "text 1")]
     for number, line in ((1, "A rash."), (3, "No 😀 rash.")):
-        expected.append((line, f"lines.text:{number}", f"{lines}, {number}"))
+        expected.append((line, f"lines.text:{number}", f"{lines}, line {number}"))
     for number, item in enumerate(items):
-        expected.append((item, f"records.JSON:{number}", f"{records}, {number}"))
-    assert own.read_inputs(["A rash.", str(lines), str(records)]) == expected
+        expected.append((item, f"records.JSON:{number}", f"{records}, record {number}"))
+    assert list(own.read_inputs(["A rash.", str(lines), str(records)])) == expected
 
 
-def test_what_ends_like_a_files_name_is_one_even_if_it_is_mistyped(tmp_path):
-    for name in ("rash.txt", "rash.json"):
-        with pytest.raises(InputError, match=f"{name}: No such file or directory$"):
-            own.read_inputs([str(tmp_path / name)])
-    for text in ("A rash.txt", "rash.text", "", "a\0b", "\ud800", "n" * 5000):
-        assert own.read_inputs([text]) == [(text, "text 1", "text 1")]
+NO_FILES = ["rash.txt", "rash.json", "a rash.JSONL", "rash.csv", "and/or", "c:\\rash", "rash.text", "a b.ann"]
+TEXTS = ["Aspirin", "U.S.", "and/or more", "A rash.", "A rash.text", "", "a\0b", "\ud800", "n" * 5000]
+
+
+def test_what_looks_like_a_files_name_is_one_even_if_it_is_mistyped():
+    with pytest.raises(InputError) as error:
+        list(own.read_inputs(NO_FILES + TEXTS))
+    assert error.value.lines == [f"{name}: no such file" for name in NO_FILES]
+    places = [f"text {number}" for number in range(1, len(TEXTS) + 1)]
+    assert list(own.read_inputs(TEXTS)) == list(zip(TEXTS, places, places))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "ann", "docx", "html"])
+def test_a_file_that_is_no_text_is_refused(tmp_path, ending):
+    path = tmp_path / f"rash.{ending}"
+    path.write_text("id,text")
+    with pytest.raises(InputError, match=f"rash.{ending}: files to predict are .txt .*json"):
+        list(own.read_inputs([str(path)]))
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    path = tmp_path / "rash.txt"
+    path.write_bytes("\ufeffa\u2028b\x85c\fd\r\n\r\ne\rf\n".encode())
+    expected = ["a\u2028b\x85c\fd", "", "e\rf"]
+    assert lines_of(read_text(path)) == expected
+    assert list(read_lines(path)) == [(1, expected[0]), (3, expected[2])]
+    assert lines_of("") == [] and lines_of("\n") == [""] and lines_of("a") == ["a"]
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl"])
+def test_a_long_file_is_read_line_by_line(tmp_path, ending):
+    path = tmp_path / f"long.{ending}"
+    path.write_bytes(b'["a"]\n' * 50000 + b"\xff")
+    sentences = data.read_inputs([str(path)])
+    tracemalloc.start()
+    with pytest.raises(InputError, match=f"long.{ending}, line 50001: not UTF-8 at byte 300000; save it"):
+        for _ in sentences:
+            pass
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 # -- The published corpora ---------------------------------------------------------------------------------
@@ -544,6 +544,7 @@ def test_conll04_has_the_counts_that_were_published():
     assert counts(table, "sentences")[:3] == [910, 243, 288]
     assert counts(table, "entities")[:3] == [3393, 877, 1079]
     assert counts(table, "relations")[:3] == [1273, 353, 422]
+    assert counts(table, "also in train")[:3] == [0, 13, 21]
 
 
 # -- Downloads ---------------------------------------------------------------------------------------------
@@ -701,3 +702,33 @@ def test_the_card_counts_what_training_cannot_reach(tmp_path, capsys):
     assert counts(table, "second types of a span") == [1, 1, 0, 2]
     assert table.splitlines()[-1] == "entities by width in words  1: 3, 2: 2, 3: 4"
     assert "wordpieces" not in table
+    assert counts(table, "second types of a pair") == [0, 0, 0, 0] and "Softmax" not in table
+    expected = "words of a text are cut by letters, which finds those of 100.0 % of the sentences"
+    assert table.splitlines()[-2] == expected
+
+
+def test_the_card_counts_pairs_of_two_types_and_says_what_holds_them(tmp_path, capsys):
+    relations = [{"type": kind, "head": 0, "tail": 1} for kind in ("R", "S", "R")]
+    other = RECORD | {"tokens": ["a", "c"]}
+    write_corpus(tmp_path, [RECORD | {"relations": relations}], [RECORD, RECORD], [other])
+    assert data.main(["--dataset", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert counts(table, "second types of a pair") == [1, 0, 0, 1]
+    assert counts(table, "also in train") == [0, 2, 0, 2]
+    assert table.splitlines()[-1].endswith("--relation-loss sigmoid-bce holds several")
+
+
+def test_long_names_of_types_make_the_column_of_the_card_wider(tmp_path):
+    names = ["place/" * 7 + end for end in ("of_death", "of_burial")]
+    relations = [{"type": name, "head": 0, "tail": 1} for name in names]
+    write_corpus(tmp_path, [RECORD | {"relations": relations}])
+    rows = card(data.read_corpus(str(tmp_path))).splitlines()
+    assert {f"  {name} " for name in names} <= {row[: len(name) + 3] for name in names for row in rows}
+    assert len({len(row) for row in rows if row.endswith(" 3")}) == 1
+
+
+def test_show_prints_what_entities_and_relations_cover_above_the_card(tmp_path, capsys):
+    write_corpus(tmp_path, [RECORD, RECORD | {"tokens": ["c", "d"]}])
+    assert data.main(["--dataset", str(tmp_path), "--show", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert '"a" [0, 1) -> "b" [2, 3)' in printed and '"c"' not in printed and "sentences" in printed

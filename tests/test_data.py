@@ -79,7 +79,7 @@ def test_a_record_may_have_an_id_and_a_phenomenon_and_is_named_with_its_place():
     assert (bare.id, bare.phenomenon, bare.repeated) == ("train-3", "", 0)
     full = data.sentence_of(RECORD | {"orig_id": 7, "phenomenon": "local"}, "train-3", "f, record 3")
     assert (full.id, full.phenomenon) == ("7", "local")
-    with pytest.raises(InputError, match="^f, record 3, tokens: missing or null; must be a list$"):
+    with pytest.raises(InputError, match="^f, record 3, tokens: null; must be a list$"):
         data.sentence_of(RECORD | {"tokens": None}, "train-3", "f, record 3")
 
 
@@ -152,7 +152,7 @@ def test_texts_to_predict_become_sentences_with_gold_where_a_record_has_it(tmp_p
     lines, records = tmp_path / "lines.text", tmp_path / "records.JSON"
     lines.write_text("\ufeffA rash.\n\nNo 😀 rash.\n", encoding="utf-8")
     records.write_text(json.dumps(["A rash.", ["A", "rash"], RECORD, {"tokens": ["x"]}]))
-    pairs = data.read_inputs(["A rash.", str(lines), str(records)])
+    pairs = list(data.read_inputs(["A rash.", str(lines), str(records)]))
     assert [s.words for s, _ in pairs] == [
         ["A", "rash", "."],
         ["A", "rash", "."],
@@ -168,25 +168,36 @@ def test_texts_to_predict_become_sentences_with_gold_where_a_record_has_it(tmp_p
     assert pairs[5][1] == data.sentence_of(RECORD, "records.JSON:2", "f")
 
 
-def test_an_empty_text_is_a_sentence_without_words():
+def test_an_empty_text_is_a_sentence_without_words(tmp_path):
     ((sentence, gold),) = data.read_inputs([""])
     assert (sentence.id, sentence.words, sentence.text, gold) == ("text 1", [], "", None)
+    path = tmp_path / "lists.json"
+    path.write_text(json.dumps([["a"], [], {"tokens": []}, {"tokens": [], "entities": [], "relations": []}]))
+    pairs = list(data.read_inputs([str(path)]))
+    assert [s.words for s, _ in pairs] == [["a"], [], [], []]
+    assert [gold is not None for _, gold in pairs] == [False, False, False, True]
+
+
+def test_a_text_to_predict_is_cut_by_the_rule_that_is_given():
+    ((sentence, _),) = data.read_inputs(["a 5-HT antagonist"], rule="blanks")
+    assert sentence.words == ["a", "5-HT", "antagonist"]
+    assert data.input_sentence("a 5-HT antagonist", "t", "t")[0].words == ["a", "5", "-", "HT", "antagonist"]
 
 
 def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     path = tmp_path / "records.json"
     halves = [{"tokens": ["x"], "entities": []}, {"tokens": ["x"], "relations": []}]
-    path.write_text(json.dumps(["A rash.", 3, {"tokens": []}, "\ud800", *halves]))
+    path.write_text(json.dumps(["A rash.", 3, {"tokens": ""}, "\ud800", *halves]))
     with pytest.raises(InputError) as error:
-        data.read_inputs(["\udc80", str(path), "A rash."])
+        list(data.read_inputs(["\udc80", str(path), "A rash."]))
     lines = str(error.value).splitlines()
     assert lines[0] == "text 1: '\\udc80'; it must be UTF-8"
-    assert lines[1].startswith(f"{path}, 1, it is 3; it must be ")
+    assert lines[1].startswith(f"{path}, record 1, it is 3; it must be ")
     assert lines[2:] == [
-        f"{path}, 2, tokens: empty; a sentence has a word at least",
-        f"{path}, 3: '\\ud800'; it must be UTF-8",
-        f"{path}, 4, relations: missing or null; must be a list",
-        f"{path}, 5, entities: missing or null; must be a list",
+        f"{path}, record 2, tokens: ''; must be a list",
+        f"{path}, record 3: '\\ud800'; it must be UTF-8",
+        f"{path}, record 4, relations: missing; it has the keys tokens, entities; must be a list",
+        f"{path}, record 5, entities: missing; it has the keys tokens, relations; must be a list",
     ]
 
 

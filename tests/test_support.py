@@ -511,3 +511,11 @@ def test_a_checkpoint_of_something_else_is_refused_and_says_what_to_do(tmp_path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(folders.NotResumable, match=rf"{path}: not a checkpoint of this run \(.*\); {advice}"):
         go_on(path, *small_training(), cpu, "corpus")
+
+
+def test_what_ends_a_run_with_many_errors_keeps_them_all(tmp_path):
+    with pytest.raises(InputError) as error, folders.explain_interruption(tmp_path):
+        raise InputError("\n".join(f"train, sentence {k}: too long" for k in range(99)))
+    lines = str(error.value).splitlines()
+    assert lines[0] == "train, sentence 0: too long; no epoch was finished; start it anew"
+    assert len(error.value.lines) == 99 and lines[20] == "and 79 more, of 1 kind"
