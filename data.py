@@ -22,7 +22,7 @@ from corpora.card import card, types_in
 from corpora.records import SPLITS, check_record, is_text, record_of
 from corpora.words import cut_words, find_words, rule_of
 from support import pictures
-from support.encoders import load_encoder, longest_input
+from support.encoders import load_encoder, longest_input, silence_transformers
 from support.errors import InputError, excerpt, read_each, read_in_turn, run_program
 from support.flags import make_parser
 
@@ -299,19 +299,16 @@ def training_example(
     return Example(encoded, spans, span_types, list(types_of_pair) + negatives, pair_types, arguments)
 
 
-def prediction_example(encoded: Encoded, max_width: int) -> Example:
-    """All spans of a sentence."""
-    spans = enumerate_spans(len(encoded.sentence.words), max_width)
-    return Example(encoded, spans, [0] * len(spans))
-
-
-def given_example(encoded: Encoded, max_width: int) -> Example:
-    """The entities of a sentence, each as a span whose type is settled: what matters are the pairs."""
+def prediction_example(encoded: Encoded, max_width: int, given_entities: bool = False) -> Example:
+    """All spans of a sentence; or, where entities are given, their spans, each of a settled type."""
+    if not given_entities:
+        spans = enumerate_spans(len(encoded.sentence.words), max_width)
+        return Example(encoded, spans, [0] * len(spans))
     spans = [(entity.start, entity.end) for entity in encoded.sentence.entities]
-    for start, end in spans:
-        if end - start > max_width:
-            where = f"{encoded.sentence.id}: an entity of {end - start} words"
-            raise InputError(f"{where}; the run knows entities of up to {max_width} words (--max-width)")
+    widest = max((end - start for start, end in spans), default=0)
+    if widest > max_width:
+        where = f"{encoded.sentence.id}: an entity of {widest} words"
+        raise InputError(f"{where}; the run knows entities of up to {max_width} words (--max-width)")
     return Example(encoded, spans, [1] * len(spans))
 
 
@@ -352,11 +349,6 @@ class Batch:
     is_pair: Tensor  # B P
     t_r: Tensor  # B P C, 1 at true types
     arguments: int  # only the first `arguments` spans occur in pairs
-
-    @property
-    def size(self) -> str:
-        """How much it is, in words."""
-        return f"{self.input_ids.shape[0]} sentences of up to {self.input_ids.shape[1]} wordpieces"
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -460,6 +452,7 @@ def main(arguments: list[str] | None = None) -> int:
             longest = longest_input(tokenizer, encoder)
         print(card(corpus, given.max_width, encoded, tokenizer, longest))
 
+    silence_transformers()
     return run_program(print_card)
 
 

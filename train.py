@@ -35,9 +35,10 @@ from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
+from support.cautions import cautions
 from support.checkpoints import go_on, save_checkpoint
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
-from support.errors import InputError, explain_errors, one_line, run_program
+from support.errors import InputError, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
 from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
@@ -195,8 +196,8 @@ class Run:
 
     def prediction_batch(self, encoded: list[Encoded], given_entities: bool = False) -> Batch:
         """Some sentences with all their spans, or with the entities that they have."""
-        make_example = data.given_example if given_entities else data.prediction_example
-        return self.batch([make_example(e, self.settings.config.max_width) for e in encoded])
+        max_width = self.settings.config.max_width
+        return self.batch([data.prediction_example(e, max_width, given_entities) for e in encoded])
 
     def predict(self, texts: list | str, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
@@ -228,7 +229,7 @@ class Run:
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
         given = batch.t_s if given_entities else None
-        with self.autocast(), explain_memory(f"prediction of {batch.size}", "a smaller --chunk may help"):
+        with self.autocast(), explain_memory("prediction", batch, "a smaller --chunk may help"):
             prediction = self.model.predict(*batch.inputs, batch.is_span, given)
         types = (self.entity_types, self.relation_types)
         sentences = data.predicted_sentences(batch.examples, prediction, *types)
@@ -370,6 +371,8 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
     digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
+    if rank() == 0:
+        warn(cautions(train, run.tokenizer, settings.config.relation_loss != "sigmoid-bce"))
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}

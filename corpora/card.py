@@ -1,10 +1,11 @@
 """The corpus card: what is in a corpus, and what training cannot reach, as a table in text."""
 
 import itertools
-from collections import Counter, defaultdict
+from collections import Counter
 from functools import partial
 
 from corpora.words import rule_of
+from support.cautions import second_types_of_pairs, unknown_words
 
 
 def card(
@@ -47,13 +48,14 @@ def card(
     add_row(f"  entities wider than {max_width} words", lambda s: sum(map(is_wide, s.entities)))
     add_row("  relations with such an argument", lambda s: sum(map(has_wide_argument, s.relations)))
     add_row("  second types of a span", second_types)
-    add_row("  second types of a pair", pairs_of_two_types)
+    add_row("  second types of a pair", second_types_of_pairs)
     add_row("  of a type that train lacks", lambda s: unknown_types(s, train_types))
     if encoded:
         of = {id(e.sentence): e for e in encoded}
-        unknown, no_limit = tokenizer.unk_token_id, longest > 10**9
-        title = "  sentences too long (no limit)" if no_limit else f"  sentences of over {longest:,} wordpieces"
-        add_row(title, lambda s: len(of[id(s)].input_ids) > longest)
+        unknown = tokenizer.unk_token_id
+        if longest < 10**9:  # else the encoder has no limit
+            title = f"  sentences of over {longest:,} wordpieces"
+            add_row(title, lambda s: len(of[id(s)].input_ids) > longest)
         add_row(f"  words read as {tokenizer.unk_token}", lambda s: unknown_words(of[id(s)], unknown))
     widths = Counter()
     for sentence in splits[-1]:
@@ -67,7 +69,7 @@ def card(
     share = f"{100 * share:.1f} % of the sentences"
     lines.append(f"words of a text are cut by {rule}, which finds those of {share}")
     lines.append(f"entities by width in words  {by_width}")
-    if any(map(pairs_of_two_types, splits[-1])):
+    if any(map(second_types_of_pairs, splits[-1])):
         lines.append("a Softmax holds one type of a pair: --relation-loss sigmoid-bce holds several")
     return "\n".join(lines)
 
@@ -90,14 +92,6 @@ def second_types(sentence) -> int:
     return len(sentence.entities) - len({(entity.start, entity.end) for entity in sentence.entities})
 
 
-def pairs_of_two_types(sentence) -> int:
-    """How many pairs of entities have more than one type of relation."""
-    types_of_pair = defaultdict(set)
-    for relation in sentence.relations:
-        types_of_pair[relation.head, relation.tail].add(relation.type)
-    return sum(len(types) > 1 for types in types_of_pair.values())
-
-
 def has_overlap(sentence) -> bool:
     """Whether two entities share a word."""
     return any(a.overlaps(b) for a, b in itertools.combinations(sentence.entities, 2))
@@ -107,11 +101,3 @@ def unknown_types(sentence, train_types: dict[str, set[str]]) -> int:
     """How many entities and relations have a type that train lacks."""
     entities = sum(entity.type not in train_types["entities"] for entity in sentence.entities)
     return entities + sum(relation.type not in train_types["relations"] for relation in sentence.relations)
-
-
-def unknown_words(encoded, unknown_id: int) -> int:
-    """How many words have an unknown wordpiece."""
-    count = 0
-    for start, end in zip(encoded.starts, encoded.ends):
-        count += unknown_id in encoded.input_ids[start:end]
-    return count

@@ -57,12 +57,14 @@ def reset_peak(device: torch.device) -> bool:
 
 
 @contextmanager
-def explain_memory(place: str, advice: str):
-    """Tells in one line where the memory did not suffice."""
+def explain_memory(place: str, batch, advice: str):
+    """Tells in one line for which batch the memory did not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         signs = ("out of memory", "not enough memory", "allocate memory")
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in signs):
             raise
-        raise InputError(f"{place}: out of memory; {advice}") from None
+        sentences, wordpieces = batch.input_ids.shape
+        size = f"{sentences} sentences of up to {wordpieces} wordpieces"
+        raise InputError(f"{place}, {size}: out of memory; {advice}") from None

@@ -101,7 +101,7 @@ def best_line(history: list[dict]) -> dict:
 def explain_step(place: str, batch):
     """Tells in one line why a step of training could not be taken."""
     try:
-        with explain_memory(f"{place}, {batch.size}", "a smaller --batch-size needs a new run"):
+        with explain_memory(place, batch, "a smaller --batch-size needs a new run"):
             yield
     except FloatingPointError as error:
         ids = ", ".join(example.encoded.sentence.id for example in batch.examples)

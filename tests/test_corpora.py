@@ -22,7 +22,7 @@ from corpora import READERS, ade, conll04, own, toy
 from corpora.card import card
 from corpora.records import SPLITS, faults_of_record
 from data import Entity, Relation
-from support.encoders import learn_tokenizer
+from support.encoders import load_encoder
 from support.errors import InputError
 from support.files import fetch, lines_of, read_lines, read_text
 from test_spanrel import sentences
@@ -655,10 +655,12 @@ def test_the_real_corpora_come_through_the_real_download(server, tmp_path, monke
 
 @pytest.fixture
 def encoder_folder(tmp_path):
-    """What the card needs of an encoder's folder: a tokenizer that knows two words, and a config."""
+    """The folder of an encoder that knows two words, and whose tokenizer does not say how much it takes."""
     folder = tmp_path / "encoder"
-    learn_tokenizer([RECORD["tokens"]]).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    tokenizer, encoder = load_encoder("tiny", [RECORD["tokens"]])
+    tokenizer.model_max_length = int(1e30)
+    for part in (tokenizer, encoder):
+        part.save_pretrained(folder)
     return folder
 
 

@@ -17,6 +17,7 @@ from corpora import toy
 from data import Entity, Relation, Sentence
 from spanrel import in_chunks
 from support import progress
+from support.cautions import cautions
 from support.devices import explain_memory
 from support.errors import InputError
 
@@ -301,12 +302,12 @@ def test_out_of_memory_is_one_line_that_names_the_batch_and_what_may_help(
     monkeypatch.setattr(type(train.load(folder).model), "predict", fail)
     assert train.main(["--load", str(folder), "--predict", "a rash"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    expected = "prediction of 1 sentences of up to 6 wordpieces: out of memory; a smaller --chunk may help"
+    expected = "prediction, 1 sentences of up to 6 wordpieces: out of memory; a smaller --chunk may help"
     assert line == expected
 
 
 def test_other_errors_of_torch_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="^shapes$"), explain_memory("x", "y"):
+    with pytest.raises(RuntimeError, match="^shapes$"), explain_memory("x", None, "y"):
         raise RuntimeError("shapes")
 
 
@@ -349,6 +350,28 @@ def test_a_run_says_what_it_trains_on_what(tmp_path, capsys):
     count = sum(weight.numel() for weight in run.model.parameters()) - encoder
     assert first == f"multihead: {count:,} parameters and {encoder:,} of tiny, on cpu"
     assert second == "c: 1 of train, 1 of dev; 1 entity types, 1 relation types"
+
+
+def test_a_run_says_what_of_train_will_be_lost(tmp_path, capsys):
+    both = RECORD | {"relations": [{"type": kind, "head": 0, "tail": 1} for kind in "RQ"]}
+    write_corpus(tmp_path / "c", [both])
+    flags = ["--dataset", str(tmp_path / "c"), "--epochs", "1", "--device", "cpu", "--encoder"]
+    for loss in ("softmax-ce", "sigmoid-bce"):
+        more = ["tiny", "--relation-loss", loss, "--output", str(tmp_path / loss)]
+        assert train.main([*flags, *more]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("1 relations of train are a second type of their pair; ")
+    assert "so F1 cannot pass 66.67: --relation-loss sigmoid-bce" in line
+
+
+@pytest.mark.parametrize("known, share", [(9, ""), (8, "20 % of the words of train are [UNK]")])
+def test_a_run_says_if_the_encoder_cannot_read_the_words(known, share):
+    sentence = SimpleNamespace(words=["a"] * 10, relations=[])
+    ids = [1, *[5] * known, *[3] * (10 - known), 2]
+    places = dict(starts=list(range(1, 11)), ends=list(range(2, 12)))
+    encoded = SimpleNamespace(sentence=sentence, input_ids=ids, **places)
+    lines = cautions([encoded], SimpleNamespace(unk_token="[UNK]", unk_token_id=3), True)
+    assert [line[: len(share)] for line in lines] == ([share] if share else [])
 
 
 # -- One epoch's weights are never scored as another's -------------------------------------------------------
