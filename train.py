@@ -371,8 +371,7 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
     digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
-    if rank() == 0:
-        warn(cautions(train, run.tokenizer, settings.config.relation_loss != "sigmoid-bce"))
+    warn(cautions(train, run.tokenizer, settings.config.relation_loss != "sigmoid-bce"))
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}

@@ -1,4 +1,4 @@
-"""What a user should know before a run: words that the encoder cannot read, relations that a Softmax loses."""
+"""What a user should know before a run: words that the encoder cannot read, relations that will be lost."""
 
 
 def unknown_words(encoded, unknown_id: int) -> int:
@@ -11,11 +11,12 @@ def unknown_words(encoded, unknown_id: int) -> int:
 
 def second_types_of_pairs(sentence) -> int:
     """How many relations join a pair that another relation joins, too."""
-    return len(sentence.relations) - len({(relation.head, relation.tail) for relation in sentence.relations})
+    pairs = {(relation.head, relation.tail) for relation in sentence.relations}
+    return len(sentence.relations) - len(pairs)
 
 
 def cautions(train: list, tokenizer, one_type: bool) -> list[str]:
-    """What of the encoded sentences of train will be lost. With `one_type`, a pair holds one relation type."""
+    """What of the encoded sentences of train is lost. With `one_type`, a pair holds one relation type."""
     lines = []
     words = sum(len(encoded.sentence.words) for encoded in train)
     unknown = sum(unknown_words(encoded, tokenizer.unk_token_id) for encoded in train)
@@ -26,6 +27,6 @@ def cautions(train: list, tokenizer, one_type: bool) -> list[str]:
     surplus = sum(second_types_of_pairs(encoded.sentence) for encoded in train)
     if surplus and one_type:
         limit = 200 * (relations - surplus) / (2 * relations - surplus)
-        reason = f"{surplus:,} relations of train are a second type of their pair; a Softmax holds one type"
+        reason = f"{surplus:,} relations of train are a second type of their pair; a Softmax holds one"
         lines.append(f"{reason}, so F1 cannot pass {limit:.2f}: --relation-loss sigmoid-bce holds several")
     return lines

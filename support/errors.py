@@ -21,18 +21,18 @@ class InputError(ValueError):
 
 def first_lines(lines: list[str], most: int = 20) -> str:
     """The first lines, and how many more there are.
-    Lines are of one kind if they differ in numbers, in what is quoted, and in the file before the comma."""
+    Lines of one kind name the same field; they differ in place, in numbers and in what is quoted."""
     more = lines[most:]
     if not more:
         return "\n".join(lines)
-    kinds = {re.sub(r"'.*?'|\".*?\"|\d+", "", line.partition(", ")[2] or line) for line in more}
+    kinds = {re.sub(r"'.*?'|\".*?\"|(?<!\[)(?<!\d)\d+", "", line.partition(", ")[2] or line) for line in more}
     counted = f"{len(kinds)} kind{'s' * (len(kinds) > 1)}"
     return "\n".join([*lines[:most], f"and {len(more):,} more, of {counted}"])
 
 
 def warn(lines: list[str]):
-    """Prints to stderr what is not wrong, but must not pass in silence."""
-    if lines:
+    """Prints to stderr what is not wrong, but must not pass in silence; of several processes, one does."""
+    if lines and os.environ.get("RANK", "0") == "0":
         print(first_lines(lines), file=sys.stderr)
 
 

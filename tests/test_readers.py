@@ -76,7 +76,7 @@ def test_of_thousands_of_errors_the_first_are_shown_with_the_keys_that_are_there
     lines = capsys.readouterr().err.splitlines()
     place = f"{tmp_path}/train.json, record 0, "
     assert lines[0] == f"{place}entities[0].type: missing; it has the keys label, start, end; must be a name"
-    assert len(lines) == 21 and lines[-1] == "and 5,980 more, of 3 kinds"
+    assert len(lines) == 21 and lines[-1] == "and 5,980 more, of 4 kinds"
     assert len(error_of(data.read_corpus, str(tmp_path))) == 6000
 
 
