@@ -86,6 +86,9 @@ class Settings:
     output: str = ""  # the run's folder, which must not exist yet; else a new one under runs/
     config: Config = field(default_factory=Config)
 
+    def __post_init__(self):  # from JSON or a command line they are lists
+        self.ablate, self.symmetric = tuple(self.ablate), tuple(self.symmetric)
+
 
 # What replaces the defaults above.
 FOR_DATASET = {"toy": dict(encoder="tiny")}  # no other corpus needs defaults of its own
@@ -112,8 +115,6 @@ def settings_of(**given) -> Settings:
     if is_spert:  # it has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
     check_values((Settings, Config), chosen, RANGES)
-    for name in ("ablate", "symmetric"):
-        chosen[name] = tuple(chosen.get(name, ()))  # a list, from JSON or a command line
     if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
         raise InputError("--eval-split dev and --train-on-dev: the model that is scored would have seen dev")
     config_names = {f.name for f in dataclasses.fields(Config)}
@@ -289,8 +290,6 @@ def read_description(folder: Path) -> tuple[Settings, dict]:
     """The settings of a run, and all else that its config.json says."""
     description = json.loads(read_text(folder / "config.json"))
     settings = description["settings"]
-    for name in ("ablate", "symmetric"):
-        settings[name] = tuple(settings.get(name, ()))
     return Settings(**{**settings, "config": Config(**settings["config"])}), description
 
 

@@ -902,6 +902,9 @@ def test_two_processes_train_and_score_as_one_does(tmp_path):
     for name, weight in train.load(one).model.state_dict().items():
         if "key.bias" not in name:  # whose gradient is rounding: the softmax does not see it
             assert (weight - weights[name]).abs().mean() < 1e-4, name
+    command = ["--load", one, "--predict", tmp_path / "test.json", "--device", "cpu", "--format", "jsonl"]
+    printed = [cli(*command, by=by, OMP_NUM_THREADS="1").stdout for by in ((), torchrun)]
+    assert printed[0] == printed[1] and len(printed[0].splitlines()) == 9
 
 
 def run_processes(folder, flags, *by):
