@@ -170,10 +170,11 @@ def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Se
             raise InputError(f"{where}: {excerpt(item)}; it must be UTF-8")
         return Sentence.from_text(item, id, rule), None
     record = {"tokens": item} if type(item) is list else item
-    if type(record) is dict and "entities" not in record and "relations" not in record:
-        return sentence_of({**record, "entities": [], "relations": []}, id, where, fewest_words=0), None
+    has_gold = type(record) is dict and "relations" in record
+    if type(record) is dict:
+        record = {"entities": [], "relations": [], **record}
     sentence = sentence_of(record, id, where, fewest_words=0)
-    return sentence, sentence
+    return sentence, sentence if has_gold else None
 
 
 # -- Wordpieces ----------------------------------------------------------------------------------------------
@@ -300,7 +301,7 @@ def training_example(
 
 
 def prediction_example(encoded: Encoded, max_width: int, given_entities: bool = False) -> Example:
-    """All spans of a sentence; or, where entities are given, their spans, each of a settled type."""
+    """All spans of a sentence; with `given_entities`, only the spans of its entities."""
     if not given_entities:
         spans = enumerate_spans(len(encoded.sentence.words), max_width)
         return Example(encoded, spans, [0] * len(spans))
@@ -309,21 +310,24 @@ def prediction_example(encoded: Encoded, max_width: int, given_entities: bool = 
     if widest > max_width:
         where = f"{encoded.sentence.id}: an entity of {widest} words"
         raise InputError(f"{where}; the run knows entities of up to {max_width} words (--max-width)")
-    return Example(encoded, spans, [1] * len(spans))
+    return Example(encoded, spans, [0] * len(spans))
 
 
-def predicted_sentences(examples: list[Example], prediction, entity_types, relation_types) -> list[Sentence]:
+def predicted_sentences(
+    examples: list[Example], prediction, entity_types, relation_types, given_entities: bool = False
+) -> list[Sentence]:
     """The sentences of some examples with the entities and relations of `SpanRel.predict`.
-    In each row the entities come first, so that number m of the row is entity m of the sentence.
-    An entity that was given stays as it was."""
+    In each row the entities come first, so that number m of the row is entity m of the sentence."""
     kept, y_s = prediction.kept.cpu(), prediction.y_s.cpu()
     pairs, y_r = prediction.pairs.cpu(), prediction.y_r.cpu()
     sentences = [dataclasses.replace(e.encoded.sentence, entities=[], relations=[]) for e in examples]
     for b, m in prediction.is_entity.nonzero().tolist():
-        kind, index = int(y_s[b, m].argmax()), int(kept[b, m])
-        entity = Entity(entity_types[kind - 1], *examples[b].spans[index], score=float(y_s[b, m, kind]))
-        given = examples[b].span_types[index]
-        sentences[b].entities.append(examples[b].encoded.sentence.entities[index] if given else entity)
+        example, index, kind = examples[b], int(kept[b, m]), int(y_s[b, m].argmax())
+        if given_entities:
+            entity = example.encoded.sentence.entities[index]
+        else:
+            entity = Entity(entity_types[kind - 1], *example.spans[index], score=float(y_s[b, m, kind]))
+        sentences[b].entities.append(entity)
     for b, p, kind in prediction.holds.nonzero().tolist():
         head, tail = (sentences[b].entities[m] for m in pairs[b, p].tolist())
         sentences[b].relations.append(Relation(relation_types[kind - 1], head, tail, float(y_r[b, p, kind])))
@@ -397,7 +401,7 @@ def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
         spans=torch.stack([starts, ends], -1),
         widths=words[..., 1] - words[..., 0],
         is_span=mask_of([example.spans for example in examples]),
-        t_s=pad([example.span_types for example in examples], 0),
+        t_s=pad([example.span_types for example in examples], 0).long(),
         pairs=pairs,
         is_pair=mask_of([example.pairs for example in examples]),
         t_r=t_r,

@@ -424,17 +424,17 @@ class SpanRel(nn.Module):
     @torch.no_grad()
     def predict(
         self, input_ids: Ids, attention_mask: Ids, is_token: Tokens, spans: Spans, widths: Widths,
-        is_span: Bool[Tensor, "B S"], t_s: Widths | None = None,
+        is_span: Bool[Tensor, "B S"], given_entities: bool = False,
     ) -> Prediction:
         """Classifies and filters all spans, then all pairs of those kept [L26]. Call `eval()` first.
-        With `t_s`, the types of the spans are given, and only pairs are classified."""
+        With `given_entities`, the spans are entities already: all are kept."""
         X = self.embed(input_ids, attention_mask, is_token)
         rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
         R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
         y_s = classify_spans(R_s, self.ffnn_s)  # (5)
-        if t_s is not None:
-            y_s = nn.functional.one_hot(t_s, y_s.shape[-1]).to(y_s.dtype)
         kept, is_entity = filter_spans(y_s, is_span)
+        if given_entities:
+            kept, is_entity = torch.arange(is_span.shape[1], device=X.device).expand(is_span.shape), is_span
         y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
         pairs, is_pair = all_pairs(is_entity)
         y_r = in_chunks(lambda p: self.classify_pairs(X, is_token, spans, R_s, p), rows, pairs)

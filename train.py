@@ -36,7 +36,7 @@ from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
 from support.cautions import cautions
-from support.checkpoints import go_on, save_checkpoint
+from support.checkpoints import finish_epoch, go_on
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
@@ -74,7 +74,7 @@ class Settings:
     negative_rate: int = 30  # negatives for each gold entity or relation of a sentence (§3.4)
     negative_count: int = 0  # this many negatives in each sentence instead, if not 0
     pairs_among: Literal["gold", "sampled"] = "gold"  # training pairs: of gold or of all sampled spans [L13]
-    symmetric: tuple[str, ...] = ()  # relation types of which (a, b) and (b, a) are one
+    symmetric: tuple[str, ...] = ()  # relation types without a direction: (a, b) and (b, a) are the same
     train_on_dev: bool = False  # train on train and dev, and keep the last epoch [L14]
     flat: bool = False  # of predicted entities that overlap, keep the likeliest [L37]
     least_entity_score: float = 0.0  # keep predicted entities with at least this score
@@ -135,7 +135,7 @@ def flags_of(settings: Settings) -> dict:
     if settings.model == "spert":  # it has one learning rate
         defaults["head_lr"] = settings.lr
     given = {**vars(settings), **vars(settings.config)}
-    for name in ("config", "data_dir", "device", "output"):
+    for name in ("config", "data_dir", "device", "output", "chunk"):
         del given[name]
     return {name: value for name, value in given.items() if value != defaults[name]}
 
@@ -229,11 +229,10 @@ class Run:
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
         """The sentences of a batch with what the model finds."""
-        given = batch.t_s if given_entities else None
         with self.autocast(), explain_memory("prediction", batch, "a smaller --chunk may help"):
-            prediction = self.model.predict(*batch.inputs, batch.is_span, given)
+            prediction = self.model.predict(*batch.inputs, batch.is_span, given_entities)
         types = (self.entity_types, self.relation_types)
-        sentences = data.predicted_sentences(batch.examples, prediction, *types)
+        sentences = data.predicted_sentences(batch.examples, prediction, *types, given_entities)
         return [select(sentence, self.settings) for sentence in sentences]
 
     def save(self, folder: Path):
@@ -255,7 +254,9 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     """An untrained model for the corpus: the encoder that the settings name, new weights above it.
     `revision` is that of the hub at which the encoder is wanted; without it, the newest is."""
     torch.manual_seed(settings.seed)
-    name = f"{settings.encoder}@{revision}" if revision and "@" not in settings.encoder else settings.encoder
+    name = settings.encoder
+    if revision and not Path(name).exists():
+        name = f"{name.partition('@')[0]}@{revision}"
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
     run = assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
     run.rule = corpus.rule
@@ -328,9 +329,7 @@ def train(settings: Settings, resumed: str | None = None, revision: str = "") ->
         result |= {"best_epoch": best_epoch, "settings": dataclasses.asdict(settings), "flags": flags}
         result |= {"command": command_of(flags), "hardware": hardware_of(run.device), "by_sentence": counts}
         result |= {"peak_memory": peak_memory(run.device), "seconds": time.time() - started}
-        write_file(folder / "predictions.json", json.dumps([s.to_record() for s in predicted]).encode())
-        write_file(folder / "metrics.json", json.dumps(result, indent=1).encode())
-        (folder / folders.CHECKPOINT).unlink(missing_ok=True)
+        folders.write_results(folder, result, predicted)
     print(pictures.render(list(zip(predicted, gold))[:4], "text", "", sys.stdout.isatty()))
     print(table_of(settings, result))
     cost = f"{result['seconds']:.0f} s, {result['peak_memory'] / 2**30:.1f} GiB"
@@ -342,8 +341,8 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
     """An untrained model, and the splits that it trains on and is scored on."""
     if settings.encoder in encoders.TINY_NAMES:
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
-    corpus = corpus_of(settings)
-    if unknown := set(settings.symmetric) - set(corpus.types("relations")):
+    corpus = corpus_of_run(settings)
+    if unknown := sorted(set(settings.symmetric) - set(corpus.types("relations"))):
         known = ", ".join(corpus.types("relations"))
         raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {known}")
     if settings.train_on_dev:
@@ -353,7 +352,7 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
     return run, {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
 
 
-def corpus_of(settings: Settings) -> Corpus:
+def corpus_of_run(settings: Settings) -> Corpus:
     """The corpus of a run; relations of symmetric types stand in one order."""
     corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold, settings.split)
     for sentences in corpus.splits.values():
@@ -380,16 +379,7 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
                 line[f"{task}_f1"] = table[average_of(settings)]["f1"]
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         history.append({**line, "seconds": time.time() - started})
-        best_epoch = folders.best_line(history)["epoch"]
-        if rank() == 0 and best_epoch == epoch:
-            write_file(folders.weights_of(folder, epoch), save(run.model.state_dict()))
-        if rank() == 0:
-            lines = [json.dumps(line) + "\n" for line in history]
-            write_file(folder / "history.jsonl", "".join(lines).encode())
-        notes = {"corpus": digest, "history": history}
-        save_checkpoint(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, notes)
-        if rank() == 0:  # only now, since a run that is stopped before goes on from the last checkpoint
-            folders.keep_weights(folder, best_epoch)
+        finish_epoch(folder, run.model, optimizer, schedule, run.device, digest, history)
     return folders.best_line(history)["epoch"]
 
 
@@ -421,7 +411,7 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
         schedule.step()
         sums += torch.stack(losses).detach()
         if step % 20 == 0:  # not at each step: reading a value waits for the device
-            progress.show(f"loss {float(sums[0]) / step:.4f}")
+            progress.show(step, f"loss {float(sums[0]) / step:.4f}")
     means = (sum_over_processes(sums) / len(parts)).tolist()
     return dict(zip(("loss", "span_loss", "relation_loss"), means))
 
@@ -454,10 +444,8 @@ def descend(run: Run, loss: Tensor, optimizer):
 
 def sampling_of(settings: Settings, epoch: int) -> Sampling:
     """How negatives are drawn in an epoch."""
-    count = settings.negative_count or None
-    max_width, rate = settings.config.max_width, settings.negative_rate
-    among, symmetric = settings.pairs_among, settings.symmetric
-    return Sampling(max_width, rate, count, among, symmetric, settings.seed, epoch)
+    s, count = settings, settings.negative_count or None
+    return Sampling(s.config.max_width, s.negative_rate, count, s.pairs_among, s.symmetric, s.seed, epoch)
 
 
 # -- Command line --------------------------------------------------------------------------------------------
@@ -501,7 +489,8 @@ def run_command(given: dict):
     """Trains, or does what is asked for with a saved run."""
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING, NEEDED)
-    check_values((Settings, Config), given, RANGES)
+    if actions:  # else `settings_of` does so
+        check_values((Settings, Config), given, RANGES)
     join_processes()
     if "load" in actions:
         use_run(actions, given)
@@ -535,16 +524,20 @@ def use_run(actions: dict, given: dict):
     run = load(actions["load"], given.pop("device", "auto"))
     settings = run.settings
     refuse_idle(given, idle_flags(settings))
+    if "dataset" in given:  # the run's own fold and split belong to its own corpus
+        given = {"fold": 0, "split": "", **given}
+    elif settings.train_on_dev and given.get("eval_split") == "dev":
+        raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():  # the config is the model's own
         setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
-    for pairs in predict_inputs(run, actions, is_silent=form != "jsonl" or is_terminal):
+    for pairs in predict_inputs(run, actions, is_silent=form == "jsonl" and is_terminal):
         if form == "jsonl":
             print(pictures.render(pairs, form, "", False), flush=True)
         else:
             shown += pairs
     result = None
     if "evaluate" in actions:
-        gold = corpus_of(settings).splits[settings.eval_split]
+        gold = corpus_of_run(settings).splits[settings.eval_split]
         result, predicted = evaluate(run, run.encode(gold, f"{settings.dataset}, {settings.eval_split}, "))
         if form != "text":  # in text, the table says enough
             shown += zip(predicted, gold)

@@ -1,7 +1,7 @@
 """doccano's form: a text a line, with entities by characters and relations by the ids of entities."""
 
 from corpora.offsets import Document, read_documents
-from support.errors import InputError, excerpt, explain_errors
+from support.errors import InputError, excerpt, explain_errors, keys_of
 
 LINE_FORM = (
     '{"text", "entities": [{"id", "label", "start_offset", "end_offset"}, ...], '
@@ -19,6 +19,8 @@ def read_item(number: int, item, where: str) -> Document:
     with explain_errors(where, LINE_FORM):
         if not isinstance(item["text"], str):
             raise InputError(f"text is {excerpt(item['text'])}")
+        if not {"entities", "label", "labels"} & set(item):
+            raise InputError(f"it has {keys_of(item)}")
         document = Document(str(item.get("id", number)), item["text"], where)
         for k, (start, end, kind) in enumerate(item.get("label", item.get("labels", []))):
             document.entities[f"label[{k}]"] = (kind, start, end)

@@ -57,12 +57,16 @@ def add_entities(document: Document, records: list[dict], starts: list[int], off
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(document.text):
             right = f"must be characters of the text, which has {len(document.text)}"
             raise InputError(f"{document.where}, {name}: {start!a} to {end!a}; {right}")
+        covered = document.text[start:end]
+        start += len(covered) - len(covered.lstrip())
         line = max(0, bisect(starts, start) - 1)
         first, last = start - starts[line], end - starts[line]
         words = [k for k, word in enumerate(offsets[line]) if word[0] < last and first < word[1]]
-        if "\n" in document.text[start:end].strip():
+        if "\n" in covered.strip():
             document.left_out[name] = "it crosses the end of a line"
-        elif not words or offsets[line][words[0]][0] < first or last < offsets[line][words[-1]][1]:
+        elif not words:
+            document.left_out[name] = "it has no word"
+        elif offsets[line][words[0]][0] < first or last < offsets[line][words[-1]][1]:
             document.left_out[name] = "it begins or ends inside a word"
         else:
             places[name] = (line, len(records[line]["entities"]))

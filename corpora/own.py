@@ -12,7 +12,7 @@ from corpora.records import SPLITS, read_json_lines, read_numbered
 from support.errors import InputError, read_each
 from support.files import read_lines
 
-FILE_NAME = r"\S*[/\\]\S*|\S+\.[a-z0-9]{1,5}|.+\.(txt|jsonl?|csv|tsv|ann)"
+FILE_NAME = r"[!-~]*[/\\][!-~]*|[!-~]+\.[a-z][a-z0-9]{1,4}|.+\.(txt|jsonl?|csv|tsv|ann)"  # ASCII
 
 
 def read(folder: Path, names: tuple[str, ...], split: str = "") -> dict:
@@ -66,9 +66,9 @@ def divide(records: list[dict], shares: list[int], folder: Path) -> dict:
     if n < 3:
         raise InputError(f"{folder}: {n} documents or sentences cannot be divided into three splits")
     random.Random(2012).shuffle(drawn)
-    dev = min(max(1, round(n * shares[0] / 100)), n - 2)
-    test = min(max(dev + 1, round(n * (shares[0] + shares[1]) / 100)), n - 1)
-    parts = drawn[:dev], drawn[dev:test], drawn[test:]
+    dev_start = min(max(1, round(n * shares[0] / 100)), n - 2)
+    test_start = min(max(dev_start + 1, round(n * (shares[0] + shares[1]) / 100)), n - 1)
+    parts = drawn[:dev_start], drawn[dev_start:test_start], drawn[test_start:]
     return {part: list(chain(*groups)) for part, groups in zip(SPLITS, parts)}
 
 

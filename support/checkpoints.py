@@ -7,10 +7,27 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from support import folders
 from support.errors import InputError, one_line
 from support.files import write_file
 from support.folders import NotResumable
 from support.processes import gather, rank
+
+
+def finish_epoch(folder: Path, model, optimizer, schedule, device: torch.device, corpus: str, history: list):
+    """Writes the weights of an epoch that is the best so far, the history, and the checkpoint, which names
+    both. Only then the weights of other epochs go: a run that is stopped before goes on from the last
+    checkpoint, whose best weights are still there. `corpus` is the digest of what the run trains on."""
+    best, epoch = folders.best_line(history)["epoch"], len(history)
+    if rank() == 0:
+        if best == epoch:
+            write_file(folders.weights_of(folder, epoch), save(model.state_dict()))
+        lines = [json.dumps(line) + "\n" for line in history]
+        write_file(folder / "history.jsonl", "".join(lines).encode())
+    notes = {"corpus": corpus, "history": history}
+    save_checkpoint(folder / folders.CHECKPOINT, model, optimizer, schedule, device, notes)
+    if rank() == 0:
+        folders.keep_weights(folder, best)
 
 
 def save_checkpoint(path: Path, model, optimizer, schedule, device: torch.device, notes: dict):

@@ -46,7 +46,8 @@ def load_encoder(name: str, sentences: Iterable[list[str]]) -> tuple:
     try:
         tokenizer, encoder = load_tokenizer(folder), build_encoder(folder)
         check_vocabulary(tokenizer, encoder)
-        check_reading(tokenizer, sorted(set(itertools.chain.from_iterable(sentences)))[:2000])
+        words = sorted(set(itertools.chain.from_iterable(sentences)))
+        check_reading(tokenizer, words[:: len(words) // 2000 + 1])
         check_padding(tokenizer, encoder)
     except Exception as error:  # whatever transformers raises on a folder that holds something else
         reason = error if isinstance(error, InputError) else one_line(error)
@@ -66,7 +67,7 @@ def build_encoder(source: str | dict) -> nn.Module:
         options = dict(**NO_CODE, dtype=torch.float32, output_loading_info=True)
         encoder, report = AutoModel.from_pretrained(source, **options)
         if lost := sorted(name for name in report["missing_keys"] if "pooler" not in name):
-            raise InputError(f"the weights there lack {lost[0]} and {len(lost) - 1} more")
+            raise InputError(f"the weights there lack {len(lost)} that the model has, such as {lost[0]}")
     if encoder.config.is_encoder_decoder:
         raise InputError("it has a decoder, too; it must be an encoder alone, as BERT is")
     if hasattr(encoder, "pooler"):
@@ -75,7 +76,7 @@ def build_encoder(source: str | dict) -> nn.Module:
 
 
 def load_tokenizer(folder: str | Path):
-    """The tokenizer in a folder. It reads each word as behind a blank, wherever the word stands."""
+    """The tokenizer in a folder. It puts a blank before each word, so that a word reads alike anywhere."""
     from tokenizers import normalizers
     from transformers import AutoTokenizer
 
@@ -116,7 +117,7 @@ def check_reading(tokenizer, words: list[str]):
 
 
 def pieces_of(tokenizer, words: list[str], place: int) -> list[list[int]]:
-    """The wordpieces of each word, at the first (0) or second (1) place in a sentence."""
+    """The wordpieces of each word when it stands first in a sentence (`place` 0), or second (1)."""
     sentences = [[word] * (place + 1) for word in words]
     pieces = []
     for encoding in tokenizer(sentences, is_split_into_words=True).encodings if words else []:
@@ -160,8 +161,11 @@ def locate_encoder(name: str) -> str:
 
 def is_encoder(folder: Path) -> bool:
     """Whether a folder has a config, weights and a tokenizer."""
-    kinds = (["config.json"], ["model*.safetensors", "pytorch_model*.bin"], ["token*", "vocab*", "*.model"])
-    return all(any(any(folder.glob(pattern)) for pattern in patterns) for patterns in kinds)
+    weights = ["model*.safetensors", "pytorch_model*.bin"]
+    for patterns in (["config.json"], weights, ["tokenizer.json", "vocab*", "*.model"]):
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            return False
+    return True
 
 
 def learn_tokenizer(sentences: Iterable[list[str]], size: int = 8000):

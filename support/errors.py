@@ -21,7 +21,7 @@ class InputError(ValueError):
 
 def first_lines(lines: list[str], most: int = 20) -> str:
     """The first lines, and how many more there are.
-    Lines of one kind name the same field; they differ in place, in numbers and in what is quoted."""
+    Lines of one kind differ in their file, in numbers (but not in those of fields) and in what is quoted."""
     more = lines[most:]
     if not more:
         return "\n".join(lines)
@@ -56,14 +56,17 @@ def read_each(read, items) -> list:
 def read_in_turn(read, items):
     """Yields what `read_each` returns, one by one. Behind an error the rest is read for its errors alone."""
     lines = []
-    for item in items:
-        try:
-            result = read(*item)
-        except InputError as error:
-            lines += error.lines
-            continue
-        if not lines:
-            yield result
+    try:
+        for item in items:
+            try:
+                result = read(*item)
+            except InputError as error:
+                lines += error.lines
+                continue
+            if not lines:
+                yield result
+    except InputError as error:  # of `items` itself: nothing behind it can be read
+        lines += error.lines
     if lines:
         raise InputError("\n".join(lines))
 

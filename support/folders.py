@@ -7,7 +7,7 @@ from pathlib import Path
 
 from support.devices import explain_memory
 from support.errors import InputError
-from support.files import lines_of, read_text
+from support.files import lines_of, read_text, write_file
 from support.hub import fetch_repository
 
 RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -40,17 +40,19 @@ def locate_run(name: str | Path) -> Path:
     folder = Path(name)
     if not folder.parent.exists() and len(folder.parts) == 2:
         advice = "give the folder that `python train.py` wrote"
-        folder = fetch_repository("--load", str(name), list(RUN_FILES), is_run, advice)
-    for file in RUN_FILES:
-        if not (folder / file).is_file():
-            advice = "a run folder is what `python train.py` writes"
-            raise InputError(f"{str(folder)[:200]}: {file} is not there; {advice}")
+        files = list(RUN_FILES)
+        folder = fetch_repository("--load", str(name), files, lambda path: not missing_files(path), advice)
+    if missing := missing_files(folder):
+        advice = "a run folder is what `python train.py` writes"
+        if (folder / CHECKPOINT).exists():
+            advice = f"that run is not finished: python train.py --resume {shlex.quote(str(folder))}"
+        raise InputError(f"{str(folder)[:200]}: {missing[0]} is not there; {advice}")
     return folder
 
 
-def is_run(folder: Path) -> bool:
-    """Whether all files of a run are there."""
-    return all((folder / file).is_file() for file in RUN_FILES)
+def missing_files(folder: Path) -> list[str]:
+    """The files of a run that are not there."""
+    return [file for file in RUN_FILES if not (folder / file).is_file()]
 
 
 def weights_of(folder: Path, epoch: int) -> Path:
@@ -60,15 +62,23 @@ def weights_of(folder: Path, epoch: int) -> Path:
 
 def keep_weights(folder: Path, epoch: int):
     """Removes the weights of all other epochs."""
-    for path in folder.glob("epoch-*.safetensors"):
+    for path in folder.glob("epoch-*"):  # half-written ones, too
         if path != weights_of(folder, epoch):
             path.unlink()
 
 
 def settle_best(folder: Path, epoch: int):
-    """Makes the weights of an epoch those of the run. A run that was stopped right after has them already."""
+    """Renames the weights of the best epoch to model.safetensors, if that was not done before."""
+    keep_weights(folder, epoch)
     if weights_of(folder, epoch).exists():
         weights_of(folder, epoch).replace(folder / "model.safetensors")
+
+
+def write_results(folder: Path, result: dict, predicted: list):
+    """Writes what a run has come to; then nothing is left to go on with."""
+    write_file(folder / "predictions.json", json.dumps([s.to_record() for s in predicted]).encode())
+    write_file(folder / "metrics.json", json.dumps(result, indent=1).encode())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def check_unfinished(folder: str):

@@ -22,12 +22,13 @@ def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable,
             if is_whole(folder):
                 return folder
         listed = [file.rfilename for file in HfApi().model_info(repository, **pinned, timeout=8).siblings]
-        if any(file.endswith(".safetensors") for file in listed):
+        if any(file.endswith(".safetensors") and "/" not in file for file in listed):
             files = [pattern for pattern in files if not pattern.endswith(".bin")]
         subfolders = "*/*"  # the same weights in other formats
         return Path(snapshot_download(repository, **pinned, allow_patterns=files, ignore_patterns=subfolders))
     except (HFValidationError, RepositoryNotFoundError):
-        raise InputError(f"{flag} {name}: no such folder, and no such model on the hub") from None
+        reason = "no such folder, and no model on the hub that can be read without a login"
+        raise InputError(f"{flag} {name}: {reason}") from None
     except Exception as error:  # whatever the hub's client raises when it cannot reach the hub
         reason = f"{flag} {name} is not here and could not be fetched ({one_line(error)})"
         raise InputError(f"{reason}: {advice}") from None

@@ -1,4 +1,4 @@
-"""What of a prediction is kept, and symmetric relations as one."""
+"""Which predictions are kept, and how symmetric relations become one."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ def select(sentence, settings):
     """A predicted sentence without what the settings leave out: scores too low, overlaps, a relation twice.
     What was given has no score, and stays."""
     entities = [e for e in sentence.entities if e.score is None or e.score >= settings.least_entity_score]
-    if settings.flat:
+    if settings.flat and all(entity.score is not None for entity in entities):
         entities = likeliest(entities)
     relations = []
     for relation in sentence.relations:

@@ -186,7 +186,7 @@ def test_a_text_to_predict_is_cut_by_the_rule_that_is_given():
 
 def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     path = tmp_path / "records.json"
-    halves = [{"tokens": ["x"], "entities": []}, {"tokens": ["x"], "relations": []}]
+    halves = [{"tokens": ["x"], "entities": {}}, {"tokens": ["x"], "relations": [1]}]
     path.write_text(json.dumps(["A rash.", 3, {"tokens": ""}, "\ud800", *halves]))
     with pytest.raises(InputError) as error:
         list(data.read_inputs(["\udc80", str(path), "A rash."]))
@@ -196,8 +196,8 @@ def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     assert lines[2:] == [
         f"{path}, record 2, tokens: ''; must be a list",
         f"{path}, record 3: '\\ud800'; it must be UTF-8",
-        f"{path}, record 4, relations: missing; it has the keys tokens, entities; must be a list",
-        f"{path}, record 5, entities: missing; it has the keys tokens, relations; must be a list",
+        f"{path}, record 4, entities: {{}}; must be a list",
+        f'{path}, record 5, relations[0]: 1; must be {{"type", "head", "tail"}}',
     ]
 
 

@@ -14,6 +14,7 @@ from helpers import RECORD, cli, write_corpus
 from support import encoders, hub
 from support.errors import InputError
 
+NOTHING = "no such folder, and no model on the hub that can be read without a login"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -105,7 +106,7 @@ def test_an_encoder_of_the_hub_trains_a_run_that_the_hub_gives_out(tmp_path, ser
     assert not any("evil.py" in path or "predictions" in path for path in asked)
     done = cli("--load", "lab/nothing", "--predict", "a b", **env)
     assert done.returncode == 2
-    assert done.stderr == "--load lab/nothing: no such folder, and no such model on the hub\n"
+    assert done.stderr == f"--load lab/nothing: {NOTHING}\n"
 
 
 def fake_hub(monkeypatch, folder, listed):
@@ -154,7 +155,7 @@ def test_an_encoder_is_whole_with_config_weights_and_tokenizer(tmp_path):
 
 
 def test_what_is_no_name_of_the_hub_is_one_line():
-    with pytest.raises(InputError, match="^--encoder a//b: no such folder, and no such model on the hub$"):
+    with pytest.raises(InputError, match=f"^--encoder a//b: {NOTHING}$"):
         encoders.locate_encoder("a//b")
 
 

@@ -46,7 +46,7 @@ from baselines.ablations import ABLATIONS
 from corpora.records import faults_of_record, read_records
 from data import Sentence
 from spanrel import ATTENTION, Prediction
-from support import checkpoints, encoders
+from support import checkpoints, encoders, folders
 from support.errors import InputError
 from support.flags import command_of
 from support.folders import CHECKPOINT, read_history
@@ -663,9 +663,9 @@ def train_until(settings, monkeypatch, name, number):
         return killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train, name, killing(getattr(train, name)))
-        if name == "write_file":  # checkpoints are written by it, too
-            patch.setattr(checkpoints, name, killing(checkpoints.write_file))
+        for module in (train, checkpoints, folders):  # each that knows the function by this name
+            if hasattr(module, name):
+                patch.setattr(module, name, killing(getattr(module, name)))
         train.train(settings)
 
 
@@ -685,7 +685,7 @@ def whole_run(tmp_path_factory):
 
 
 STOPS = [("train_step", 1), ("write_file", 2), ("train_step", 8), ("evaluate", 2), ("save_checkpoint", 2)]
-STOPS += [("write_file", 8), ("evaluate", 4)]
+STOPS += [("write_file", 8), ("evaluate", 4), ("keep_weights", 2), ("settle_best", 1), ("write_results", 1)]
 
 
 @pytest.mark.parametrize("name, number", STOPS)
@@ -790,7 +790,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, small_toy, monkeypatch, capsys, numb
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     tmp_path, small_toy, monkeypatch, capsys, name
 ):
-    synced, save, evaluate = os.fsync, train.save_checkpoint, train.evaluate
+    synced, save, evaluate = os.fsync, checkpoints.save_checkpoint, train.evaluate
     folder = tmp_path / "run"
     disk = SimpleNamespace(is_full=False)
     rising = itertools.count()  # each epoch is better than the one before, so that its weights are written
@@ -812,7 +812,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(train, "evaluate", rising_scores)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_checkpoint", save_checkpoint)
+        patch.setattr(checkpoints, "save_checkpoint", save_checkpoint)
         assert train.main(["--epochs", "2", "--output", str(folder)]) == 2
     reason = f"{folder / name}: No space left on device; its last checkpoint is kept"
     advice = f"go on with: python train.py --resume {folder}"
@@ -845,7 +845,7 @@ def test_a_disk_that_is_full_at_once_is_one_line(tmp_path, small_toy, capsys, si
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_sentences(
     tmp_path, small_toy, monkeypatch, capsys, part
 ):
-    take_step, save = train.train_step, train.save_checkpoint
+    take_step, save = train.train_step, checkpoints.save_checkpoint
     steps, ids, kept = itertools.count(1), [], []
 
     def train_step(run, batch):
@@ -863,7 +863,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_sentences(
         kept.append(path.read_bytes())
 
     monkeypatch.setattr(train, "train_step", train_step)
-    monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", save_checkpoint)
     assert train.main(["--epochs", "3", "--output", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("epoch 2, step 2: the loss is ")

@@ -5,18 +5,19 @@ import itertools
 import json
 import math
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import RECORD, SMALL, eager, write_corpus
+from helpers import RECORD, SMALL, eager, toy_run, write_corpus
 
 import data
 import train
 from corpora import toy
 from data import Entity, Relation, Sentence
 from spanrel import in_chunks
-from support import progress
+from support import checkpoints, folders, progress
 from support.cautions import cautions
 from support.devices import explain_memory
 from support.errors import InputError
@@ -31,8 +32,9 @@ def run():
 @pytest.fixture(scope="module")
 def folder(run, tmp_path_factory):
     """Where it is saved."""
-    run.save(tmp_path_factory.mktemp("saved"))
-    return tmp_path_factory.getbasetemp() / "saved0"
+    folder = tmp_path_factory.mktemp("saved")
+    run.save(folder)
+    return folder
 
 
 def items_of(sentences):
@@ -69,7 +71,7 @@ def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, wor
 def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch, capsys):
     texts = [f"a rash by aspirin {number}" for number in range(1030)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
-    sizes, annotate = [], train.Run.annotate
+    sizes = []
 
     def watched(run, encoded, *more):
         sizes.append((len(encoded), len(capsys.readouterr().out.splitlines())))  # what was printed since
@@ -81,7 +83,6 @@ def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch
     assert sizes == [(512, 0), (512, 512), (6, 512)]
     (*_, last) = capsys.readouterr().out.splitlines()
     assert json.loads(last)["text"] == texts[-1]
-    assert annotate is not train.Run.annotate
 
 
 def test_json_lines_are_the_records_of_the_json(folder, capsys):
@@ -120,6 +121,13 @@ def test_given_entities_may_have_any_type_or_be_none_but_not_too_wide(run):
     none = {"tokens": ["a"], "entities": [], "relations": []}
     first, second = run.predict([odd, none], given_entities=True)
     assert first.entities == [Entity("Odd", 0, 2)] and second.entities == []
+    for alone in (none, "a text", {"tokens": ["a"], "entities": []}):  # a batch without any
+        (sentence,) = run.predict([alone], given_entities=True)
+        assert sentence.entities == sentence.relations == []
+    overlapping = odd | {"entities": odd["entities"] + [{"type": "Odd", "start": 1, "end": 3}]}
+    flat = dataclasses.replace(run.settings, flat=True)
+    (sentence,) = dataclasses.replace(run, settings=flat).predict([overlapping], given_entities=True)
+    assert len(sentence.entities) == 2
     wide = {"tokens": list("abcde"), "entities": [{"type": "A", "start": 0, "end": 5}], "relations": []}
     with pytest.raises(InputError, match="^text 1: an entity of 5 words; the run knows .* 4 words"):
         run.predict([wide], given_entities=True)
@@ -169,6 +177,25 @@ def test_a_run_goes_on_where_its_corpus_has_moved(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "run" / "metrics.json").exists()
 
 
+def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, capsys):
+    write_corpus(tmp_path / "other", [RECORD])
+    for number, own in enumerate((dict(dataset="ade", fold=3), dict(dataset="pool", split="80/10/10"))):
+        run = toy_run()
+        run.settings = dataclasses.replace(run.settings, **own)
+        folder = str(tmp_path / f"run{number}")
+        run.save(Path(folder))
+        assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
+    assert train.settings_of(chunk=1000).config.chunk == 1000
+    assert train.flags_of(train.settings_of(chunk=1000)) == {}  # it changes no score
+
+
+def test_dev_is_not_scored_by_a_run_that_was_trained_on_it(tmp_path, capsys):
+    run = toy_run(train_on_dev=True)
+    run.save(tmp_path / "run")
+    assert train.main(["--load", str(tmp_path / "run"), "--evaluate", "--eval-split", "dev"]) == 2
+    assert capsys.readouterr().err == "--eval-split dev: the run was trained on dev, too\n"
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -182,8 +209,8 @@ def test_a_run_goes_on_where_its_corpus_has_moved(tmp_path, monkeypatch, capsys)
 )
 def test_what_does_not_go_together_is_one_line(folder, capsys, flags, message):
     assert train.main(["--load", str(folder), *flags]) == 2
-    out, (line,) = capsys.readouterr().out, capsys.readouterr().err.splitlines() or [""]
-    assert out == "" or line.startswith(message)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith(message) and printed.err.count("\n") == 1
 
 
 SPERT_LACKS = {
@@ -330,14 +357,12 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(monkeypatch, 
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: is_terminal, raising=False)
     shown = progress.Progress(list("abcdefgh"), "epoch 1")
+    assert shown.lines == shown.bar.disable == (not is_terminal)
     if is_terminal:
-        monkeypatch.setattr(shown, "bar", list("abcdefgh"))
-        assert not shown.lines and list(shown) == list("abcdefgh")
         return
-    for letter in shown:
-        shown.show(f"loss {letter}")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("epoch 1, ") and 1 < len(lines) < 5 and " of 8, loss " in lines[0]
+    for step, letter in enumerate(shown, 1):
+        shown.show(step, f"loss {letter}")
+    assert capsys.readouterr().out.splitlines() == ["epoch 1, 3 of 8, loss c", "epoch 1, 6 of 8, loss f"]
 
 
 def test_a_run_says_what_it_trains_on_what(tmp_path, capsys):
@@ -381,7 +406,7 @@ def test_weights_and_history_are_one_step_where_the_repeated_epoch_differs(tmp_p
     """The second epoch is the best, its checkpoint fails, and once repeated it is worse."""
     write_corpus(tmp_path / "c", [RECORD])
     given = dict(dataset=str(tmp_path / "c"), encoder="tiny", epochs=2, device="cpu")
-    evaluate, save, quality = train.evaluate, train.save_checkpoint, iter([50, 90, 10, 0])
+    evaluate, save, quality = train.evaluate, checkpoints.save_checkpoint, iter([50, 90, 10, 0])
 
     def scored(run, encoded):
         result, predicted = evaluate(run, encoded)
@@ -398,7 +423,7 @@ def test_weights_and_history_are_one_step_where_the_repeated_epoch_differs(tmp_p
         save(path, model, *more)
 
     monkeypatch.setattr(train, "evaluate", scored)
-    monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(checkpoints, "save_checkpoint", save_checkpoint)
     with pytest.raises(InputError, match="the disk is full; its last checkpoint is kept"):
         train.train(train.settings_of(**given, output=str(tmp_path / "run")))
     result = train.resume(str(tmp_path / "run"), {})
@@ -406,3 +431,22 @@ def test_weights_and_history_are_one_step_where_the_repeated_epoch_differs(tmp_p
     loaded = train.load(tmp_path / "run", "cpu").model.state_dict()
     assert all(torch.equal(loaded[name], weight) for name, weight in weights[1].items())
     assert not list((tmp_path / "run").glob("epoch-*"))
+
+
+def test_a_run_that_is_stopped_before_old_weights_go_has_none_in_the_end(tmp_path, monkeypatch, capsys):
+    write_corpus(tmp_path / "c", [RECORD])
+    flags = ["--dataset", str(tmp_path / "c"), "--encoder", "tiny", "--epochs", "3", "--device", "cpu"]
+
+    def stop(folder, epoch):
+        if epoch < 3:
+            (folder / "epoch-2.safetensors.part").touch()
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "keep_weights", stop)
+        assert train.main([*flags, "--output", str(run)]) == 130
+    assert train.main(["--load", str(run), "--evaluate"]) == 2
+    assert "that run is not finished: python train.py --resume" in capsys.readouterr().err
+    assert train.main(["--resume", str(run)]) == 0
+    assert not list(run.glob("epoch-*")) and not list(run.glob("*.part"))

@@ -42,20 +42,35 @@ def test_treebank_keeps_what_newspapers_keep():
     assert words_of(" ".join(expected), "treebank") == expected
 
 
+def test_penn_keeps_what_the_treebank_keeps():
+    text = "He didn't pay Kim's $11,700 or 1/2 on Nov. 5, and can't."
+    expected = "He did n't pay Kim 's $ 11,700 or 1/2 on Nov. 5 , and ca n't .".split()
+    assert words_of(text, "penn") == expected
+    assert words_of(" ".join(expected), "penn") == expected
+
+
 def cut(rule: str, *texts: str) -> list[Sentence]:
     return [Sentence.from_text(text, rule=rule) for text in texts]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_rule_of_a_corpus_is_the_one_that_it_was_cut_by(rule):
-    sentences = cut(rule, "A 5-HT antagonist (new).", "Il-song's U.S. visit")
+    sentences = cut(rule, "A 5-HT antagonist (new).", "Il-song's U.S. visit isn't 1,000 miles")
     assert rule_of(sentences) == (rule, 1.0)
 
 
 def test_without_a_rule_for_nearly_all_the_best_one_counts():
     odd = SimpleNamespace(text="rash", offsets=[(0, 2), (2, 4)])
-    assert rule_of(cut("treebank", "U.S. men", "U.S. visit") + [odd]) == ("treebank", 2 / 3)
+    assert rule_of(cut("treebank", "$5 men", "$7 visit") + [odd]) == ("treebank", 2 / 3)
     assert rule_of([odd]) == ("letters", 0.0)
+    assert rule_of([]) == ("letters", 0.0)
+
+
+@pytest.mark.parametrize("odd, rule", [(5, "letters"), (50, "blanks")])
+def test_that_blanks_find_words_that_were_joined_by_blanks_says_little(odd, rule):
+    words = [["a", "rash", "."]] * (100 - odd) + [["a", "rash."]] * odd
+    sentences = [Sentence(str(k), each) for k, each in enumerate(words)]
+    assert rule_of(sentences) == (rule, (100 - odd) / 100 if rule == "letters" else 1.0)
 
 
 @needs_corpora
