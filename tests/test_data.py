@@ -184,6 +184,14 @@ def test_a_text_to_predict_is_cut_by_the_rule_that_is_given():
     assert data.input_sentence("a 5-HT antagonist", "t", "t")[0].words == ["a", "5", "-", "HT", "antagonist"]
 
 
+def test_an_error_of_an_item_is_told_with_the_broken_line_behind_it(tmp_path):
+    (tmp_path / "a.jsonl").write_text('"a text"\n3\n{\n"another"')
+    with pytest.raises(InputError) as error:
+        list(data.read_inputs([str(tmp_path / "a.jsonl")]))
+    first, second = error.value.lines
+    assert first.startswith(f"{tmp_path}/a.jsonl, line 2, it is 3") and f"{tmp_path}/a.jsonl, line 3" in second
+
+
 def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
     path = tmp_path / "records.json"
     halves = [{"tokens": ["x"], "entities": {}}, {"tokens": ["x"], "relations": [1]}]

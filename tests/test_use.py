@@ -177,6 +177,23 @@ def test_a_run_goes_on_where_its_corpus_has_moved(tmp_path, monkeypatch, capsys)
     assert (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize(
+    "encoder, name",
+    [("lab/x", "lab/x@abc"), ("lab/x@main", "lab/x@abc"), ("tests", "tests")],  # the last is a folder
+)
+def test_a_run_goes_on_with_the_encoder_of_its_revision(monkeypatch, encoder, name):
+    asked = []
+
+    def load_encoder(name, sentences):
+        asked.append(name)
+        raise InputError("enough")
+
+    monkeypatch.setattr(train.encoders, "load_encoder", load_encoder)
+    with pytest.raises(InputError):
+        train.new_run(train.settings_of(encoder=encoder), SMALL, "abc")
+    assert asked == [name]
+
+
 def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, capsys):
     write_corpus(tmp_path / "other", [RECORD])
     for number, own in enumerate((dict(dataset="ade", fold=3), dict(dataset="pool", split="80/10/10"))):
