@@ -343,8 +343,8 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = corpus_of_run(settings)
     if unknown := sorted(set(settings.symmetric) - set(corpus.types("relations"))):
-        known = ", ".join(corpus.types("relations"))
-        raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {known}")
+        types = ", ".join(corpus.types("relations"))
+        raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {types}")
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus, revision)

@@ -28,8 +28,8 @@ def final_table(settings, method: str, result: dict, printed: list[dict]) -> str
     entity, relation = main_tables(result).values()
     rows = []
     for average in ("micro", "macro"):
-        known = [table[average] if table["by_type"] else None for table in (entity, relation)]
-        rows.append((f"{name}, {average}", *known))
+        scores = [table[average] if table["by_type"] else None for table in (entity, relation)]
+        rows.append((f"{name}, {average}", *scores))
     rows.append(("  relations by boundaries, micro", None, result["relation"]["boundaries"]["micro"]))
     for phenomenon, part in result.get("phenomena", {}).items():
         micro = [table["micro"] for table in main_tables(part).values()]

@@ -189,7 +189,8 @@ def test_an_error_of_an_item_is_told_with_the_broken_line_behind_it(tmp_path):
     with pytest.raises(InputError) as error:
         list(data.read_inputs([str(tmp_path / "a.jsonl")]))
     first, second = error.value.lines
-    assert first.startswith(f"{tmp_path}/a.jsonl, line 2, it is 3") and f"{tmp_path}/a.jsonl, line 3" in second
+    assert first.startswith(f"{tmp_path}/a.jsonl, line 2, it is 3")
+    assert second.startswith(f"{tmp_path}/a.jsonl, line 3")
 
 
 def test_each_input_that_is_wrong_is_named_with_its_place(tmp_path):
