@@ -100,7 +100,7 @@ def sentence_of(record, id: str, where: str, fewest_words: int = 1) -> Sentence:
     kept = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
     repeated = len(entities) + len(relations) - len(kept[0]) - len(kept[1])
     text = record["text"] if is_text(record.get("text")) else ""
-    phenomenon, name = str(record.get("phenomenon", "")), str(record.get("orig_id", id))
+    phenomenon, name = str(record.get("phenomenon") or ""), str(record.get("orig_id") or id)
     return Sentence(name, record["tokens"], *kept, text, phenomenon=phenomenon, repeated=repeated)
 
 
@@ -171,7 +171,7 @@ def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Se
         return Sentence.from_text(item, id, rule), None
     record = {"tokens": item} if type(item) is list else item
     has_gold = type(record) is dict and "relations" in record
-    if type(record) is dict:
+    if type(record) is dict and "tokens" in record:
         record = {"entities": [], "relations": [], **record}
     sentence = sentence_of(record, id, where, fewest_words=0)
     return sentence, sentence if has_gold else None
@@ -446,6 +446,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def print_card():
         given = parser.parse_args(arguments)
+        if given.max_width < 1 or given.show < 0:
+            raise InputError("--max-width must be at least 1, and --show at least 0")
         corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.split)
         for sentence in corpus.train[: given.show]:
             print(pictures.show(sentence))

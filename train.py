@@ -38,7 +38,7 @@ from support import encoders, folders, hub, pictures
 from support.cautions import cautions
 from support.checkpoints import finish_epoch, go_on
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
-from support.errors import InputError, explain_errors, one_line, run_program, warn
+from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
 from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
@@ -200,11 +200,13 @@ class Run:
         max_width = self.settings.config.max_width
         return self.batch([data.prediction_example(e, max_width, given_entities) for e in encoded])
 
-    def predict(self, texts: list | str, given_entities: bool = False) -> list[Sentence]:
+    def predict(self, texts: list | str | dict, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
         An item can be a text, a list of words, or a record in SpERT's JSON. With `given_entities`, those of
         the records are taken as they are, and only the relations between them are predicted."""
-        items, inputs = [texts] if isinstance(texts, str) else texts, []
+        if isinstance(texts, (bytes, Path)) or not hasattr(texts, "__iter__"):
+            raise InputError(f"predict takes a text, or a list of texts; this is {excerpt(texts)}")
+        items, inputs = [texts] if isinstance(texts, (str, dict)) else texts, []
         for number, item in enumerate(items, 1):
             sentence, _ = data.input_sentence(item, f"text {number}", f"text {number}", self.rule)
             inputs.append(sentence)
@@ -314,8 +316,6 @@ def train(settings: Settings, resumed: str | None = None, revision: str = "") ->
         folder = gather(None if rank() else folders.new_folder(settings, method_of(settings)))[0]
     started -= sum(line["seconds"] for line in folders.read_history(folder))  # before it was stopped
     with folders.explain_interruption(folder):
-        if rank() == 0 and not resumed:
-            run.describe(folder)
         best_epoch = fit(run, splits["train"], splits["dev"], folder)
         if rank() == 0:
             folders.settle_best(folder, best_epoch)
@@ -343,7 +343,7 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = corpus_of_run(settings)
     if unknown := sorted(set(settings.symmetric) - set(corpus.types("relations"))):
-        types = ", ".join(corpus.types("relations"))
+        types = ", ".join(corpus.types("relations")) or "none"
         raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {types}")
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
@@ -368,8 +368,10 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
     digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
+    if rank() == 0:  # also of a run that goes on: its corpus may have moved
+        run.describe(folder)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
-    warn(cautions(train, run.tokenizer, settings.config.relation_loss != "sigmoid-bce"))
+    warn(cautions(train, run.tokenizer, settings))
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
         line = {"epoch": epoch, **train_epoch(run, train, epoch, optimizer, schedule)}

@@ -11,14 +11,14 @@ LINE_FORM = "T1, type start end, text; or R1, type Arg1:T1 Arg2:T2; with tabs fo
 
 
 def read(folder: Path) -> list[dict]:
-    """The records of all pairs of a folder."""
-    texts = {path.stem for path in folder.glob("*.txt")}
-    annotations = {path.stem for path in folder.glob("*.ann")}
-    lines = [f"{folder / name}.txt: no {name}.ann beside it" for name in sorted(texts - annotations)]
-    lines += [f"{folder / name}.ann: no {name}.txt beside it" for name in sorted(annotations - texts)]
+    """The records of all pairs of a folder and of those in it."""
+    texts = {path.with_suffix("") for path in folder.rglob("*.txt")}
+    annotations = {path.with_suffix("") for path in folder.rglob("*.ann")}
+    lines = [f"{name}.txt: no {name.name}.ann beside it" for name in sorted(texts - annotations)]
+    lines += [f"{name}.ann: no {name.name}.txt beside it" for name in sorted(annotations - texts)]
     if lines or not texts:
         raise InputError("\n".join(lines) or f"{folder}: no .txt with its .ann there")
-    return read_documents(read_pair, [(folder / f"{name}.txt",) for name in sorted(texts)])
+    return read_documents(read_pair, [(Path(f"{name}.txt"),) for name in sorted(texts)])
 
 
 def read_pair(path: Path) -> Document:
@@ -44,12 +44,15 @@ def add_line(document: Document, line: str):
         document.left_out[name] = "discontinuous"
     elif name[0] == "T":
         start, end = map(int, places)
-        covered = document.text[start:end]
-        if re.sub(r"\s", " ", covered) != re.sub(r"\s", " ", texts[0]):
-            raise InputError(f"{name} is {texts[0]!a}, but the text has {covered!a} from {start} to {end}")
+        covered, text = document.text[start:end], "\t".join(texts)
+        if re.sub(r"\s", " ", covered) != re.sub(r"\s", " ", text):
+            raise InputError(f"{name} is {text!a}, but the text has {covered!a} from {start} to {end}")
         document.entities[name] = (kind, start, end)
     elif name[0] == "R":
-        arguments = dict(place.split(":") for place in places)
-        document.relations[name] = (kind, arguments["Arg1"], arguments["Arg2"])
+        if len(places) > 2:
+            document.left_out[name] = "it joins more than two"
+        else:
+            head, tail = (place.split(":")[1] for place in places)
+            document.relations[name] = (kind, head, tail)
     else:
         document.left_out[name] = "neither an entity (T) nor a relation (R)"

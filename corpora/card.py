@@ -47,7 +47,8 @@ def card(
     rows.append(("out of training's reach", []))
     add_row(f"  entities wider than {max_width} words", lambda s: sum(map(is_wide, s.entities)))
     add_row("  relations with such an argument", lambda s: sum(map(has_wide_argument, s.relations)))
-    add_row("  second types of a span", second_types)
+    add_row("  second types of a span", second_types)  # [L35]
+    add_row("  relations that these lose", relations_of_second_types)
     add_row("  second types of a pair", second_types_of_pairs)
     add_row("  of a type that train lacks", lambda s: unknown_types(s, train_types))
     if encoded:
@@ -90,6 +91,18 @@ def count_items(items: str, kind: str | None, sentence) -> int:
 def second_types(sentence) -> int:
     """How many entities have the span of another one."""
     return len(sentence.entities) - len({(entity.start, entity.end) for entity in sentence.entities})
+
+
+def relations_of_second_types(sentence) -> int:
+    """How many relations join a span with itself, or a span whose first type is another."""
+    first_types = {}
+    for entity in sentence.entities:
+        first_types.setdefault((entity.start, entity.end), entity)
+    count = 0
+    for relation in sentence.relations:
+        places = {(entity.start, entity.end): entity for entity in (relation.head, relation.tail)}
+        count += len(places) < 2 or any(first_types[place] != entity for place, entity in places.items())
+    return count
 
 
 def has_overlap(sentence) -> bool:

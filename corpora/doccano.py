@@ -21,7 +21,11 @@ def read_item(number: int, item, where: str) -> Document:
             raise InputError(f"text is {excerpt(item['text'])}")
         if not {"entities", "label", "labels"} & set(item):
             raise InputError(f"it has {keys_of(item)}")
-        document = Document(str(item.get("id", number)), item["text"], where)
+        for name in ("entities", "relations", "label", "labels"):
+            if type(item.get(name, [])) is not list:
+                raise InputError(f"{name} is {excerpt(item[name])}")
+        name = number if item.get("id") is None else item["id"]
+        document = Document(str(name), item["text"], where)
         for k, (start, end, kind) in enumerate(item.get("label", item.get("labels", []))):
             document.entities[f"label[{k}]"] = (kind, start, end)
         for k, entity in enumerate(item.get("entities", [])):

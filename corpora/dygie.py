@@ -23,9 +23,10 @@ def read_document(number: int, document, where: str) -> list[dict]:
             raise InputError(f"{where}, {name}: {value_in(document, name)}; must be lists, one a sentence")
     if len(set(lengths := [len(document[name]) for name in COLUMNS])) > 1:
         raise InputError(f"{where}, {', '.join(COLUMNS)}: of lengths {lengths}; must be equally long")
-    name, sentences, shift = str(document.get("doc_key", number)), [], 0
+    key, sentences, shift = document.get("doc_key"), [], 0
+    name = number if key is None else key
     for index, (words, *annotations) in enumerate(zip(*map(document.get, COLUMNS))):
-        record = {"tokens": words, "document": name, "orig_id": f"{name}:{index}"}
+        record = {"tokens": words, "document": key or where, "orig_id": f"{name}:{index}"}
         sentences.append((record, *annotations, shift, f"{where}, sentence {index}"))
         shift += len(words)
     return [record for record in read_each(annotate, sentences) if record["tokens"]]

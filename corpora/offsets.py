@@ -43,7 +43,7 @@ def records_of(document: Document) -> list[dict]:
         start += len(line) + 1
         tokens = [text[first:last] for first, last in offsets[-1]]
         record = {"tokens": tokens, "entities": [], "relations": [], "text": text}
-        records.append(record | {"document": document.name, "orig_id": f"{document.name}:{number}"})
+        records.append(record | {"document": document.where, "orig_id": f"{document.name}:{number}"})
     add_relations(document, records, add_entities(document, records, starts, offsets))
     records = [record for record in records if record["tokens"]]
     read_each(check_record, [(record, f"{document.where}, {record['orig_id']}") for record in records])

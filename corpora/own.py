@@ -48,7 +48,7 @@ def path_of(folder: Path, part: str) -> Path:
 def read_set(folder: Path) -> list[dict]:
     """The records of all JSON files of a folder, and of its texts with brat's annotations."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".json", ".jsonl"))
-    if any(folder.glob("*.ann")):
+    if any(folder.rglob("*.ann")):
         paths.append(folder)
     if not paths:
         raise InputError(f"{folder}: no .json, .jsonl or .ann there to split")

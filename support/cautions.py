@@ -9,14 +9,14 @@ def unknown_words(encoded, unknown_id: int) -> int:
     return count
 
 
-def second_types_of_pairs(sentence) -> int:
-    """How many relations join a pair that another relation joins, too."""
-    pairs = {(relation.head, relation.tail) for relation in sentence.relations}
-    return len(sentence.relations) - len(pairs)
+def second_types_of_pairs(sentence, symmetric: tuple[str, ...] = ()) -> int:
+    """How many relations join a pair that another one joins. A symmetric one has two pairs to choose from."""
+    relations = [relation for relation in sentence.relations if relation.type not in symmetric]
+    return len(relations) - len({(relation.head, relation.tail) for relation in relations})
 
 
-def cautions(train: list, tokenizer, one_type: bool) -> list[str]:
-    """What of the encoded sentences of train is lost. With `one_type`, a pair holds one relation type."""
+def cautions(train: list, tokenizer, settings) -> list[str]:
+    """What of the encoded sentences of train a run of these settings must lose."""
     lines = []
     words = sum(len(encoded.sentence.words) for encoded in train)
     unknown = sum(unknown_words(encoded, tokenizer.unk_token_id) for encoded in train)
@@ -24,8 +24,8 @@ def cautions(train: list, tokenizer, one_type: bool) -> list[str]:
         share = f"{100 * unknown / words:.0f} % of the words of train"
         lines.append(f"{share} are {tokenizer.unk_token} to this encoder: does it know the language?")
     relations = sum(len(encoded.sentence.relations) for encoded in train)
-    surplus = sum(second_types_of_pairs(encoded.sentence) for encoded in train)
-    if surplus and one_type:
+    surplus = sum(second_types_of_pairs(encoded.sentence, settings.symmetric) for encoded in train)
+    if surplus and settings.config.relation_loss != "sigmoid-bce":
         limit = 200 * (relations - surplus) / (2 * relations - surplus)
         reason = f"{surplus:,} relations of train are a second type of their pair; a Softmax holds one"
         lines.append(f"{reason}, so F1 cannot pass {limit:.2f}: --relation-loss sigmoid-bce holds several")

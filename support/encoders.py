@@ -195,4 +195,5 @@ def longest_input(tokenizer, encoder: nn.Module) -> int:
     positions = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     padding = getattr(positions, "padding_idx", None)  # RoBERTa's positions begin behind that of its padding
     unused = 0 if padding is None else padding + 1
-    return min(getattr(encoder.config, "max_position_embeddings", limit) - unused, limit)
+    rows = getattr(encoder.config, "max_position_embeddings", -1)  # -1, as XLNet says: there is no limit
+    return min(rows - unused, limit) if rows > 0 else limit

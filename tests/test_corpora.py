@@ -702,6 +702,7 @@ def test_the_card_counts_what_training_cannot_reach(tmp_path, capsys):
     assert counts(table, "entities wider than 2 words") == [2, 2, 0, 4]
     assert counts(table, "relations with such an argument") == [2, 2, 0, 4]
     assert counts(table, "second types of a span") == [1, 1, 0, 2]
+    assert counts(table, "relations that these lose") == [1, 1, 0, 2]
     assert table.splitlines()[-1] == "entities by width in words  1: 3, 2: 2, 3: 4"
     assert "wordpieces" not in table
     assert counts(table, "second types of a pair") == [0, 0, 0, 0] and "Softmax" not in table

@@ -177,7 +177,7 @@ DOCCANO = {
 def test_a_text_of_doccano_becomes_its_lines(tmp_path, capsys):
     first, second = forms.read(write_lines(tmp_path / "all.jsonl", [DOCCANO]))
     assert [first["text"], second["text"]] == DOCCANO["text"].split("\n")
-    assert (first["document"], second["document"], second["orig_id"]) == ("31", "31", "31:2")
+    assert first["document"] == second["document"] and second["orig_id"] == "31:2"
     first, second = sentences_of([first, second])
     assert first.entities == [Entity("Drug", 0, 1)]
     assert second.entities == [Entity("Drug", 0, 1), Entity("Effect", 3, 4)]
@@ -188,7 +188,7 @@ def test_a_text_of_doccano_becomes_its_lines(tmp_path, capsys):
 def test_doccanos_older_form_has_labels_without_relations(tmp_path):
     item = {"text": "No rash.", "label": [[3, 7, "Effect"]]}
     (record,) = forms.read(write_lines(tmp_path / "all.jsonl", [item]))
-    assert record["entities"] == [{"type": "Effect", "start": 1, "end": 2}] and record["document"] == "1"
+    assert record["entities"] == [{"type": "Effect", "start": 1, "end": 2}] and record["orig_id"] == "1:1"
 
 
 def test_what_leaves_a_line_or_a_word_is_named_and_left_out(tmp_path, capsys):
@@ -255,7 +255,8 @@ def test_a_pair_of_brat_becomes_the_lines_of_its_text(tmp_path, capsys):
     write_pair(tmp_path)
     records = brat.read(tmp_path)
     assert [record["orig_id"] for record in records] == ["doc:1", "doc:3", "doc:4"]
-    assert records[0]["text"] == "Aspirin causes a rash 😀." and records[0]["document"] == "doc"
+    assert records[0]["text"] == "Aspirin causes a rash 😀."
+    assert records[0]["document"] == f"{tmp_path}/doc.ann"
     first, *others = sentences_of(records)
     assert first.entities == [Entity("Drug", 0, 1), Entity("Effect", 3, 4)]
     assert first.relations == [Relation("Causes", *first.entities)]
@@ -296,7 +297,8 @@ def test_nothing_of_brat_is_dropped_in_silence(tmp_path, capsys):
 BRAT_WRONG = {
     "T1\tDrug 0 7\tAspirin": r"line 1: T1 is 'Aspirin', but the text has '.ufeffAspiri' from 0 to 7; it",
     "T1 Drug 1 8 Aspirin": "line 1: ValueError",
-    "T1\tDrug 1 8\tAspirin\nR1\tCauses T1 T2": "line 2: ValueError",
+    "T1\tDrug 1 8\tAspirin\nR1\tCauses T1 T2": "line 2: IndexError",
+    "T1\tDrug 1 8\tAspirin\nR1\tCauses Arg1:T1": "line 2: ValueError",
     "T1\tDrug 1 8\tAspirin\nT1\tDrug 1 8\tAspirin": "line 2: T1 is there twice",
     "T1\tDrug 1 8\tAspirin\nR1\tCauses Arg1:T1 Arg2:T9": "R1: joins T9, which is not there",
     "T1\tDrug 1 8\tAspirin\nR1\tCauses Arg1:T1 Arg2:T1": "doc:1, relations.0.: joins an entity with itself",
@@ -357,6 +359,47 @@ def test_no_part_of_a_set_is_empty_and_each_record_is_in_one(tmp_path, split, co
     ids = [record["orig_id"] for record in chain(*splits.values())]
     assert sorted(ids, key=int) == [str(number) for number in range(count)]
     assert abs(len(splits["dev"]) - count * int(split.split("/")[1]) / 100) <= 2
+
+
+def test_documents_without_a_name_are_not_one_document(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [DOCCANO | {"id": None}] * 2)
+    write_lines(tmp_path / "b.jsonl", [{"text": "No rash.", "label": []}] * 2)
+    write_lines(tmp_path / "c.jsonl", [ACE | {"doc_key": None}] * 2)
+    parts = own.read(tmp_path, (), "60/20/20").values()
+    documents = [{record["document"] for record in part} for part in parts]
+    assert list(map(len, documents)) == [4, 1, 1] and len(set.union(*documents)) == 6
+
+
+DOCCANO_WRONG = [
+    ({"entities": {}}, "entities is {}; it"),
+    ({"relations": ""}, "relations is blank|relations is ''; it"),
+    ({"entities": None}, "entities is null; it"),
+]
+
+
+@pytest.mark.parametrize("change, says", DOCCANO_WRONG, ids=str)
+def test_what_is_no_list_in_doccanos_form_is_named(tmp_path, change, says):
+    path = write_lines(tmp_path / "all.jsonl", [DOCCANO, DOCCANO | change])
+    with pytest.raises(InputError, match=f"^{path}, line 2: ({says})"):
+        forms.read(path)
+    nothing = write_lines(tmp_path / "none.jsonl", [DOCCANO, {"text": "a", "spans": []}])
+    with pytest.raises(InputError, match="none.jsonl, line 2: it has the keys text, spans; it must be"):
+        forms.read(nothing)
+
+
+def test_pairs_of_brat_in_folders_of_a_folder_are_read_too(tmp_path):
+    write_pair(tmp_path, ann="")
+    write_pair(tmp_path / "sub", "other", "a\tb c", "T1\tA 0 3\ta\tb\nT2\tA 4 5\tc\nR1\tX Drug:T1 Effect:T2")
+    *_, record = brat.read(tmp_path)
+    assert record["entities"][0] == {"type": "A", "start": 0, "end": 2}
+    assert record["relations"] == [{"type": "X", "head": 0, "tail": 1}]
+
+
+def test_a_relation_of_three_is_left_out_and_named(tmp_path, capsys):
+    write_pair(tmp_path, "d", "a b c", "T1\tA 0 1\ta\nT2\tA 2 3\tb\nR1\tX Arg1:T1 Arg2:T2 Arg3:T1")
+    (record,) = brat.read(tmp_path)
+    assert record["relations"] == []
+    assert capsys.readouterr().err == f"{tmp_path}/d.ann, R1: it joins more than two; left out\n"
 
 
 def test_a_set_of_two_cannot_be_divided(tmp_path):

@@ -175,6 +175,8 @@ def test_the_longest_sentence_and_the_kind_of_encoder_are_known(tmp_path):
         ids = torch.full((1, longest), 5)
         X = encoder.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         assert X.isfinite().all()
+    no_limit = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=-1))  # as XLNet's
+    assert encoders.longest_input(tokenizer, no_limit) == int(1e30)
     layers = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2)
     random_encoder("bart", vocab_size=len(tokenizer), d_model=8, **layers).save_pretrained(tmp_path / "bart")
     tokenizer.save_pretrained(tmp_path / "bart")

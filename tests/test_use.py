@@ -18,7 +18,7 @@ from corpora import toy
 from data import Entity, Relation, Sentence
 from spanrel import in_chunks
 from support import checkpoints, folders, progress
-from support.cautions import cautions
+from support.cautions import cautions, second_types_of_pairs
 from support.devices import explain_memory
 from support.errors import InputError
 
@@ -49,6 +49,10 @@ def test_one_text_is_one_sentence(run):
     text = "Aspirin caused rash ."
     assert items_of(run.predict(text)) == items_of(run.predict([text]))
     assert [sentence.words for sentence in run.predict(["", [], ["a"]])] == [[], [], ["a"]]
+    assert [sentence.words for sentence in run.predict(RECORD)] == [RECORD["tokens"]]
+    for wrong in (None, 5, b"ab", Path("a")):
+        with pytest.raises(InputError, match="^predict takes a text, or a list of texts; this is "):
+            run.predict(wrong)
 
 
 CUT = [("letters", ["U", ".", "S", ".", "men"]), ("treebank", ["U.S.", "men"])]
@@ -175,6 +179,21 @@ def test_a_run_goes_on_where_its_corpus_has_moved(tmp_path, monkeypatch, capsys)
     assert "before" in capsys.readouterr().err
     assert train.main(["--resume", str(tmp_path / "run"), "--dataset", str(tmp_path / "after")]) == 0
     assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_run_that_begins_anew_describes_the_corpus_as_it_is_now(tmp_path, monkeypatch):
+    given = dict(dataset=str(tmp_path / "c"), encoder="tiny", epochs=1, device="cpu")
+    write_corpus(tmp_path / "c", [RECORD])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(train.settings_of(**given, output=str(tmp_path / "run")))
+    entities = [{"type": "Z", "start": 0, "end": 1}, {"type": "B", "start": 1, "end": 2}]
+    write_corpus(tmp_path / "moved", [RECORD | {"tokens": ["other", "words"], "entities": entities}])
+    train.resume(str(tmp_path / "run"), {"dataset": str(tmp_path / "moved")})
+    loaded = train.load(tmp_path / "run")
+    assert loaded.entity_types == ["B", "Z"] and loaded.settings.dataset == str(tmp_path / "moved")
+    assert train.main(["--load", str(tmp_path / "run"), "--evaluate"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -406,13 +425,20 @@ def test_a_run_says_what_of_train_will_be_lost(tmp_path, capsys):
     assert "so F1 cannot pass 66.67: --relation-loss sigmoid-bce" in line
 
 
+def test_a_symmetric_relation_is_no_second_type_as_it_can_take_the_other_order():
+    a, b = Entity("A", 0, 1), Entity("A", 1, 2)
+    sentence = Sentence("s", ["a", "b"], [a, b], [Relation("R", a, b), Relation("Q", a, b)])
+    counts = [second_types_of_pairs(sentence, symmetric) for symmetric in ((), ("R",), ("Q", "R"))]
+    assert counts == [1, 0, 0]
+
+
 @pytest.mark.parametrize("known, share", [(9, ""), (8, "20 % of the words of train are [UNK]")])
 def test_a_run_says_if_the_encoder_cannot_read_the_words(known, share):
     sentence = SimpleNamespace(words=["a"] * 10, relations=[])
     ids = [1, *[5] * known, *[3] * (10 - known), 2]
     places = dict(starts=list(range(1, 11)), ends=list(range(2, 12)))
     encoded = SimpleNamespace(sentence=sentence, input_ids=ids, **places)
-    lines = cautions([encoded], SimpleNamespace(unk_token="[UNK]", unk_token_id=3), True)
+    lines = cautions([encoded], SimpleNamespace(unk_token="[UNK]", unk_token_id=3), train.settings_of())
     assert [line[: len(share)] for line in lines] == ([share] if share else [])
 
 
