@@ -231,14 +231,33 @@ def test_resamples_have_the_scores_of_the_sentences_that_were_drawn(rng, dataset
         for f1, draw in zip(curve, [range(6), *drawn[:10]]):
             table = main_tables(scores([gold[i] for i in draw], [predicted[i] for i in draw]))[task]
             assert f1.item() == pytest.approx(table[average]["f1"])
-        same(report.resampled_f1([run, perfect], task), (curve + report.resampled_f1([perfect], task)) / 2)
+        best = report.resampled_f1([perfect], task)
+        mixed = report.resampled_f1([run, perfect], task)
+        same(mixed[0], (curve[0] + best[0]) / 2)
+        seeds = torch.stack([curve, (curve + best) / 2, best])  # each mean of two seeds that can be drawn
+        assert ((seeds - mixed).abs().amin(0) < 1e-9).all()
+        other_seeds = report.resampled_f1([run, perfect], task, 1)
+        assert torch.equal(curve, best) or not torch.equal(mixed, other_seeds)
+
+
+def test_intervals_count_the_seeds_too():
+    base = {"dataset": "conll04", "encoder": "mine"}
+    full = [partly_right_run({**base, "seed": seed}, rights) for seed, rights in enumerate((20, 40))]
+    other = [partly_right_run({**base, "model": "spert", "seed": seed}, 30) for seed in range(2)]
+    groups, _ = report.group_runs([*full, *other])
+    (row, _) = differences(groups)
+    one_each, _ = report.group_runs([full[0], other[0]])
+    (narrow, _) = differences(one_each)
+    assert row[5] == 0 and narrow[5] == -25  # of 40 sentences
+    # The mean of two seeds, 50 or 100, has a standard deviation of 25 / √2 beside that of the sentences.
+    assert row[6] < narrow[6] + 25 < 0 < narrow[7] + 25 < row[7]
 
 
 def differences(groups):
     """The rows of the report's differences, with the interval as numbers."""
     rows = []
     for row in rows_of(report.difference_table(groups))[2:]:
-        rows.append([*row[:4], *map(float, re.findall(r"[+-][\d.]+", row[4])), *row[5:]])
+        rows.append([*row[:5], *map(float, re.findall(r"[+-][\d.]+", row[5])), *row[6:]])
     return rows
 
 
@@ -252,16 +271,16 @@ def test_the_full_model_is_compared_with_each_other_of_its_flags_in_pairs():
     endings = ["", " --model spert", " --attention dot", " --epochs 9 --attention dot"]
     assert list(groups) == [command + ending for ending in endings] and changed == {}
     entity_spert, relation_spert, entity_dot, relation_dot = differences(groups)  # nothing with --epochs 9
-    title = ["conll04, test", "dot", "entity", "+2.00"]
+    title = ["conll04, test", "mine", "dot", "entity", "+2.00"]
     f1 = ["75.00 ± 0.00", "75.00", "2, 1", "(1), (3)"]
     assert entity_dot == [*title, 0, 0, 0, *f1]  # as they are right on the same sentences
-    title = ["conll04, test", "dot", "relation", "+3.44"]
+    title = ["conll04, test", "mine", "dot", "relation", "+3.44"]
     assert relation_dot == [*title, NOTHING, NOTHING, "2, 1", "(1), (3)"]
-    assert entity_spert[:5] == ["conll04, test", "spert", "entity", "+1.29", 25]
-    assert entity_spert[7:9] == ["75.00 ± 0.00", "50.00"] and relation_spert[3] == "+2.86"
+    assert entity_spert[:6] == ["conll04, test", "mine", "spert", "entity", "+1.29", 25]
+    assert entity_spert[8:10] == ["75.00 ± 0.00", "50.00"] and relation_spert[4] == "+2.86"
     # A sum of 40 numbers, each 1 with probability ¼: they differ on ten sentences.
     spread = 1.96 * 100 * math.sqrt(0.25 * 0.75 / 40)
-    assert entity_spert[5:7] == pytest.approx([25 - spread, 25 + spread], abs=1.5)
+    assert entity_spert[6:8] == pytest.approx([25 - spread, 25 + spread], abs=1.5)
 
 
 def test_only_runs_on_the_same_sentences_are_compared_and_each_fold_counts_once():
@@ -277,7 +296,7 @@ def test_only_runs_on_the_same_sentences_are_compared_and_each_fold_counts_once(
 
     full_runs = [full(0, 36), full(0, 36), full(0, 36), full(1, 20)]
     (row, _) = differences(groups(full_runs, [spert(0, 36), spert(1, 20), spert(1, 20), spert(2, 1)]))
-    assert row[4:7] == [0, 0, 0] and row[9] == "4, 3"  # whatever the seeds of each; fold 2 has no counterpart
+    assert row[5:8] == [0, 0, 0] and row[10] == "4, 3"  # whatever the seeds; fold 2 has no counterpart
     assert report.difference_table(groups([full(0, 36)], [spert(1, 36)])) == ""
     assert report.difference_table(groups([full(0, 36)], [spert(0, 36, 39)])) == ""  # the corpus has changed
     full_alone, spert_alone = [report.Recorded(run(0, 36).settings, {}) for run in (full, spert)]
@@ -295,7 +314,7 @@ def test_seeds_are_averaged_within_a_fold_and_then_the_folds():
     spert = [partly_right_run({"dataset": "ade", "fold": fold, "model": "spert"}, 0) for fold in (0, 1)]
     groups, _ = report.group_runs(full + spert)
     (row, _) = differences(groups)
-    assert row[4:9] == [50, 50, 50, "50.00 ± 70.71", "0.00 ± 0.00"]
+    assert row[5:10] == [50, 50, 50, "50.00 ± 70.71", "0.00 ± 0.00"]
 
 
 # -- The benchmark -------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
     python -m tools.report docs/results.json --all    with the rows of the paper of which nothing was run
 
 Runs that differ in seed or fold alone stand in one row: the mean over the seeds of each fold, then over
-folds, ± the standard deviation over folds, or over the seeds of a single one. Intervals are those of a paired
-bootstrap over the sentences (Koehn 2004)."""
+folds, ± the standard deviation over folds, or over the seeds of a single one. Intervals are those of a
+bootstrap that draws the sentences, the same ones for two models (Koehn 2004), and the seeds of each model."""
 
 import functools
 import json
@@ -254,15 +254,18 @@ def difference_table(groups: Groups) -> str:
         sizes = f"{len(full)}, {len(other)}"
         places = f"{place_of(base, groups)}, {place_of(command, groups)}"
         for task, margin in zip(TASKS, printed_margins(settings)):
-            names = [f"{settings.dataset}, {settings.eval_split}", other[0].title, task, margin]
+            encoder = settings.encoder.rpartition("/")[-1]
+            names = [f"{settings.dataset}, {settings.eval_split}", encoder, other[0].title, task, margin]
             f1 = [figures(full, task), figures(other, task)]
             rows.append([*names, difference(full, other, task), *f1, sizes, places])
     if not rows:
         return ""
-    heads = ["dataset", "other model", "F1", "paper: full − other", "here: full − other", "full", "other"]
+    heads = ["dataset", "encoder", "other model", "F1", "paper: full − other", "here: full − other"]
+    heads += ["full", "other"]
     title = f"**Differences** between the full model and others: 95 % intervals of {RESAMPLES:,} resamples "
-    title += "of the sentences, for these runs; ± is the standard deviation over folds, or one fold's seeds"
-    rows.sort(key=lambda row: row[0])
+    title += "of the sentences and, where there are several, of the seeds; ± is the standard deviation over "
+    title += "folds, or one fold's seeds"
+    rows.sort(key=lambda row: row[:2])
     return f"{title}\n\n{markdown([*heads, 'runs', 'commands'], rows)}"
 
 
@@ -274,7 +277,7 @@ def difference(full: list[Recorded], other: list[Recorded], task: str) -> str:
     for fold in {run.settings.fold for run in full}:
         ours = [run for run in full if run.settings.fold == fold]
         theirs = [run for run in other if run.settings.fold == fold]
-        by_fold.append(resampled_f1(ours, task) - resampled_f1(theirs, task))
+        by_fold.append(resampled_f1(ours, task, 1) - resampled_f1(theirs, task, 2))
     ahead = torch.stack(by_fold).mean(0)
     low, high = ahead[1:].quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return f"{ahead[0]:+.2f} [{low:+.2f}, {high:+.2f}]"
@@ -299,8 +302,10 @@ def resamples(size: int, fold: int) -> torch.Tensor:
     return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()
 
 
-def resampled_f1(runs: list[Recorded], task: str) -> torch.Tensor:
-    """F1 (1 + RESAMPLES), the mean over runs: on their sentences, then on each resample of them."""
+def resampled_f1(runs: list[Recorded], task: str, stream: int = 0) -> torch.Tensor:
+    """F1 (1 + RESAMPLES), the mean over runs: as they are, then on each resample of sentences and seeds.
+    One run says nothing of what another seed does; of n runs the resamples have (n - 1) / n of the variance.
+    Models whose `stream` differs have seeds drawn independently of each other."""
     times = resamples(runs[0].counts[task].shape[-1], runs[0].settings.fold)
     curves = []
     for run in runs:
@@ -308,7 +313,10 @@ def resampled_f1(runs: list[Recorded], task: str) -> torch.Tensor:
         is_present = gold + predicted > 0  # as in `tally`: types that are in gold or predicted
         f1 = 200 * correct / (gold + predicted).clamp(min=1)
         curves.append(f1.sum(0) / is_present.sum(0).clamp(min=1))
-    return torch.stack(curves).mean(0)
+    generator = torch.Generator().manual_seed(stream)
+    drawn = torch.randint(len(runs), (len(runs), 1 + RESAMPLES), generator=generator)
+    drawn[:, 0] = torch.arange(len(runs))
+    return torch.stack(curves).gather(0, drawn).mean(0)
 
 
 def main(arguments: list[str] | None = None) -> int:
