@@ -12,13 +12,13 @@ default, and with that of the toy corpus and of --model spert where they have an
 """
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
 import random
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,7 +36,7 @@ from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
 from support.cautions import cautions
-from support.checkpoints import finish_epoch, go_on
+from support.checkpoints import finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
@@ -277,6 +277,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     A folder needs no network and no other file. Nothing but safetensors and JSON is read."""
     folder, device = folders.locate_run(folder), device_of(device)
     try:
+        encoders.refuse_code(folder)
         settings, description = read_description(folder)
         settings.device = device
         encoder = encoders.build_encoder(dict(description["encoder"]))
@@ -285,7 +286,8 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         run.rule = description.get("words", run.rule)  # a run of an earlier version does not say
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
     except Exception as error:  # whatever the libraries raise on what is not theirs
-        raise InputError(f"{folder}: not a whole run: {one_line(error)}") from None
+        reason = error if isinstance(error, InputError) else one_line(error)
+        raise InputError(f"{folder}: not a whole run: {reason}") from None
     return run
 
 
@@ -315,8 +317,8 @@ def train(settings: Settings, resumed: str | None = None, revision: str = "") ->
     else:  # one process makes it
         folder = gather(None if rank() else folders.new_folder(settings, method_of(settings)))[0]
     started -= sum(line["seconds"] for line in folders.read_history(folder))  # before it was stopped
-    with folders.explain_interruption(folder):
-        best_epoch = fit(run, splits["train"], splits["dev"], folder)
+    with folders.explain_interruption(folder), folders.lock(folder, rank()):
+        best_epoch = fit(run, splits["train"], splits["dev"], folder, splits["test"])
         if rank() == 0:
             folders.settle_best(folder, best_epoch)
         gather("written")  # no process reads the weights before
@@ -360,14 +362,15 @@ def corpus_of_run(settings: Settings) -> Corpus:
     return corpus
 
 
-def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int:
+def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path, test: Sequence = ()) -> int:
     """Trains for all epochs, or the rest of them, and returns the best one, whose weights are in `folder`.
+    `test` is part of what the run is: it must not change, either, while the run is on its way.
     The best epoch is the one with the highest mean of entity and strict relation F1 on dev; the last one
     where there is no dev [L14]."""
     settings = run.settings
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
-    digest = hashlib.sha256(json.dumps([e.sentence.to_record() for e in train + dev]).encode()).hexdigest()
-    history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, digest)
+    identity = identity_of(run, {"train": train, "dev": dev, "test": test})
+    history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
         run.describe(folder)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
@@ -381,7 +384,7 @@ def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path) -> int
                 line[f"{task}_f1"] = table[average_of(settings)]["f1"]
         print("  ".join(f"{name} {value:.4g}" for name, value in line.items()), flush=True)
         history.append({**line, "seconds": time.time() - started})
-        finish_epoch(folder, run.model, optimizer, schedule, run.device, digest, history)
+        finish_epoch(folder, run.model, optimizer, schedule, run.device, identity, history)
     return folders.best_line(history)["epoch"]
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: all that the coming epochs depend on, in one safetensors file."""
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,21 +12,46 @@ from safetensors.torch import save
 from support import folders
 from support.errors import InputError, one_line
 from support.files import write_file
+from support.flags import flag_of
 from support.folders import NotResumable
-from support.processes import gather, rank
+from support.processes import gather, rank, world_size
+
+PLACES = ("dataset", "data_dir", "device", "output", "chunk")  # settings that may change on the way
 
 
-def finish_epoch(folder: Path, model, optimizer, schedule, device: torch.device, corpus: str, history: list):
+def identity_of(run, splits: dict[str, list]) -> dict:
+    """What a run is, by name: its settings, and digests of its sentences and its tokenizer."""
+    settings = dataclasses.asdict(run.settings)
+    settings |= settings.pop("config")
+    identity = {flag_of(name): value for name, value in settings.items() if name not in PLACES}
+    texts = {"the tokenizer": run.tokenizer.backend_tokenizer.to_str()}
+    for split, encoded in splits.items():
+        texts[f"the split {split}"] = json.dumps([e.sentence.to_record() for e in encoded])
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    return json.loads(json.dumps({**identity, **digests, "the number of processes": world_size()}))
+
+
+def check_identity(now: dict, then: dict):
+    """Refuses to go on as another run."""
+    for name, value in now.items():
+        if then.get(name) != value:
+            what = "has changed" if len(str(value)) == 64 else f"is {value}, and was {then.get(name)}"
+            raise InputError(f"{name} {what}")
+
+
+def finish_epoch(
+    folder: Path, model, optimizer, schedule, device: torch.device, identity: dict, history: list[dict]
+):
     """Writes the weights of an epoch that is the best so far, the history, and the checkpoint, which names
     both. Only then the weights of other epochs go: a run that is stopped before goes on from the last
-    checkpoint, whose best weights are still there. `corpus` is the digest of what the run trains on."""
+    checkpoint, whose best weights are still there."""
     best, epoch = folders.best_line(history)["epoch"], len(history)
     if rank() == 0:
         if best == epoch:
             write_file(folders.weights_of(folder, epoch), save(model.state_dict()))
         lines = [json.dumps(line) + "\n" for line in history]
         write_file(folder / "history.jsonl", "".join(lines).encode())
-    notes = {"corpus": corpus, "history": history}
+    notes = {"identity": identity, "history": history}
     save_checkpoint(folder / folders.CHECKPOINT, model, optimizer, schedule, device, notes)
     if rank() == 0:
         folders.keep_weights(folder, best)
@@ -48,17 +75,16 @@ def save_checkpoint(path: Path, model, optimizer, schedule, device: torch.device
         write_file(path, save(tensors, {"state": json.dumps(notes)}))
 
 
-def go_on(path: Path, model, optimizer, schedule, device: torch.device, corpus: str) -> list[dict]:
+def go_on(path: Path, model, optimizer, schedule, device: torch.device, identity: dict) -> list[dict]:
     """Puts everything back as it was when the checkpoint was written; returns the history until then.
-    Without a checkpoint it is empty. `corpus` is the digest of what the run trains on."""
+    Without a checkpoint it is empty. The checkpoint must be one of a run of this identity."""
     if not path.exists():
         return []
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             notes = json.loads(file.metadata()["state"])
-        if notes["corpus"] != corpus:
-            raise InputError("the corpus has changed since")
+        check_identity(identity, notes["identity"])
         restore(tensors, notes, model, optimizer, schedule, device)
     except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
         reason = error if isinstance(error, InputError) else one_line(error)

@@ -44,6 +44,7 @@ def load_encoder(name: str, sentences: Iterable[list[str]]) -> tuple:
         return tokenizer, build_encoder({"model_type": "bert", "vocab_size": len(tokenizer), **RANDOM[name]})
     folder = locate_encoder(name)
     try:
+        refuse_code(folder)
         tokenizer, encoder = load_tokenizer(folder), build_encoder(folder)
         check_vocabulary(tokenizer, encoder)
         words = sorted(set(itertools.chain.from_iterable(sentences)))
@@ -92,6 +93,18 @@ def load_tokenizer(folder: str | Path):
             if str(blank) not in str(earlier):  # it is there in what this function gave, and was saved
                 backend.normalizer = normalizers.Sequence([*earlier, blank])
     return tokenizer
+
+
+def refuse_code(folder: str | Path):
+    """Refuses a folder whose JSON names Python files to be executed, or weights that lie elsewhere."""
+    for path in Path(folder).glob("*.json"):
+        content = path.read_text(encoding="utf-8", errors="replace")
+        if path.name.endswith("config.json") and '"auto_map"' in content:
+            raise InputError(f"{path.name} names Python files (auto_map); these are never executed")
+        if path.name.endswith(".index.json"):
+            for file in set(json.loads(content)["weight_map"].values()):
+                if Path(file).name != file:
+                    raise InputError(f"{path.name} names weights outside of its folder: {file}")
 
 
 def check_vocabulary(tokenizer, encoder: nn.Module):

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import os
+import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -49,10 +50,10 @@ def read_lines(path: Path):
 
 
 def write_file(path: Path, content: bytes):
-    """Writes a file under a temporary name and renames it, so that it is there whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    """Writes a file under a name that no other file has and renames it: it is there whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """The folder of a run: made once, never written over, complete or with what it takes to go on."""
 
 import json
+import os
 import shlex
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,12 @@ from support.devices import explain_memory
 from support.errors import InputError
 from support.files import lines_of, read_text, write_file
 from support.hub import fetch_repository
+from support.processes import processes_started
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CHECKPOINT = "checkpoint.safetensors"  # it is there while a run is on its way
@@ -62,7 +69,7 @@ def weights_of(folder: Path, epoch: int) -> Path:
 
 def keep_weights(folder: Path, epoch: int):
     """Removes the weights of all other epochs."""
-    for path in folder.glob("epoch-*"):  # half-written ones, too
+    for path in folder.glob("epoch-*"):
         if path != weights_of(folder, epoch):
             path.unlink()
 
@@ -85,6 +92,7 @@ def check_unfinished(folder: str):
     """Refuses to go on with a run that came to its end, or that had not begun."""
     path = Path(folder)
     if (path / "metrics.json").exists():
+        (path / CHECKPOINT).unlink(missing_ok=True)  # where the run was killed in its last moment
         raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
     if not (path / "config.json").is_file():
         raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
@@ -105,6 +113,27 @@ def best_line(history: list[dict]) -> dict:
         return line["entity_f1"] + line["relation_f1"] if "entity_f1" in line else line["epoch"]
 
     return max(history, key=quality)
+
+
+@contextmanager
+def lock(folder: Path, number: int):
+    """Keeps other runs out of the folder while this one works. The lock dies with its process.
+    Of several processes only `number` 0 writes, and locks."""
+    if number or not fcntl:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reason = "another process works on this run; wait for it, or stop it"
+            raise NotResumable(f"{folder}: {reason}") from None
+        for path in folder.glob(".*.part"):  # half-written by a process that was killed
+            path.unlink()
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -130,7 +159,9 @@ def explain_interruption(folder: Path):
         kept = "its last checkpoint is kept" if (folder / CHECKPOINT).exists() else "no epoch was finished"
         advice = "start it anew"
         if (folder / "config.json").exists():
-            advice = f"go on with: python train.py --resume {shlex.quote(str(folder))}"
+            processes = processes_started()
+            program = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
+            advice = f"go on with: {program} train.py --resume {shlex.quote(str(folder))}"
         first, *others = getattr(error, "lines", [str(error)])
         first = f"{first}; {kept}; {advice}".removeprefix("; ")
         raise type(error)("\n".join([first, *others])) from None

@@ -1,5 +1,6 @@
 """What every program needs: encoders, devices, building ahead, flags, files, run folders, checkpoints."""
 
+import ast
 import errno
 import json
 import os
@@ -67,6 +68,39 @@ def test_a_byte_level_encoder_reads_a_word_alike_wherever_it_stands(tmp_path):
     assert tokenizer.convert_ids_to_tokens(encoded.input_ids) == pieces
     assert (encoded.starts, encoded.ends) == ([1, 4], [4, 7])
     assert encoded.is_token == [True] * 7 + [False]
+
+
+CODE = {
+    "config.json": {"auto_map": {"AutoModel": "evil.Evil"}},
+    "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}},
+    "model.safetensors.index.json": {"weight_map": {"a": "../stolen.safetensors"}},
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_a_folder_that_names_code_or_weights_elsewhere_is_refused_and_nothing_is_executed(tmp_path, name):
+    tokenizer, encoder = encoders.load_encoder("tiny", WORDS)
+    for part in (tokenizer, encoder):
+        part.save_pretrained(tmp_path)
+    (tmp_path / "evil.py").write_text("raise SystemExit('executed')")
+    path = tmp_path / name
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | CODE[name]))
+    with pytest.raises(InputError, match=f"^--encoder .*: {name} names "):
+        encoders.load_encoder(str(tmp_path), WORDS)
+
+
+def test_no_call_of_transformers_could_execute_code():
+    calls = 0
+    for path in [*HERE.glob("*.py"), *HERE.glob("*/*.py")]:
+        if path.parent.name == "tests" or path.name.startswith("test_"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = getattr(getattr(node, "func", None), "attr", "")
+            if called in ("from_pretrained", "from_config"):
+                calls += 1
+                assert "NO_CODE" in ast.unparse(node) or "**options" in ast.unparse(node), f"{path}: {called}"
+    assert calls == 3 and encoders.NO_CODE == {"trust_remote_code": False}
 
 
 def byte_level_encoder(folder, **more):
@@ -488,31 +522,56 @@ def train_on(model, optimizer, schedule, steps=3):
     return [weight.clone() for weight in model.parameters()]
 
 
+IDENTITY = {"--seed": 1, "the split train": 64 * "a"}
+OTHER_TRAIN = {"the split train": 64 * "b"}
+
+
 def test_from_a_checkpoint_training_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
     path, cpu = tmp_path / "checkpoint", torch.device("cpu")
-    assert go_on(path, *small_training(), cpu, "corpus") == []  # there is none
+    assert go_on(path, *small_training(), cpu, IDENTITY) == []  # there is none
     parts = small_training()
     train_on(*parts)
-    save_checkpoint(path, *parts, cpu, {"corpus": "corpus", "history": [{"epoch": 1}]})
+    save_checkpoint(path, *parts, cpu, {"identity": IDENTITY, "history": [{"epoch": 1}]})
     uninterrupted = train_on(*parts)
     others = small_training()
-    assert go_on(path, *others, cpu, "corpus") == [{"epoch": 1}]
+    assert go_on(path, *others, cpu, IDENTITY) == [{"epoch": 1}]
     assert all(map(torch.equal, train_on(*others), uninterrupted))
     assert parts[2].get_last_lr() == others[2].get_last_lr()
 
 
 def test_a_checkpoint_of_something_else_is_refused_and_says_what_to_do(tmp_path):
     path, cpu = tmp_path / "checkpoint", torch.device("cpu")
-    save_checkpoint(path, *small_training(), cpu, {"corpus": "corpus", "history": []})
+    save_checkpoint(path, *small_training(), cpu, {"identity": IDENTITY, "history": []})
     advice = r"move it away, and --resume begins anew$"
-    with pytest.raises(folders.NotResumable, match=rf"\(the corpus has changed since\); {advice}"):
-        go_on(path, *small_training(), cpu, "another")
+    for change, says in (({"--seed": 2}, "--seed is 2, and was 1"), (OTHER_TRAIN, "the split train has .*")):
+        with pytest.raises(folders.NotResumable, match=rf"\({says}\); {advice}"):
+            go_on(path, *small_training(), cpu, IDENTITY | change)
     _, optimizer, schedule = small_training()
     with pytest.raises(folders.NotResumable, match=rf"\(RuntimeError: .*\); {advice}"):
-        go_on(path, nn.Linear(3, 4), optimizer, schedule, cpu, "corpus")
+        go_on(path, nn.Linear(3, 4), optimizer, schedule, cpu, IDENTITY)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(folders.NotResumable, match=rf"{path}: not a checkpoint of this run \(.*\); {advice}"):
-        go_on(path, *small_training(), cpu, "corpus")
+        go_on(path, *small_training(), cpu, IDENTITY)
+
+
+def test_a_folder_is_locked_while_a_run_works_in_it(tmp_path):
+    (tmp_path / ".model.safetensors.12ab.part").touch()  # of a process that was killed
+    (tmp_path / "model.safetensors.part").touch()  # a user's own
+    with folders.lock(tmp_path, 0):
+        with pytest.raises(folders.NotResumable, match="another process works on this run"):
+            folders.lock(tmp_path, 0).__enter__()
+        with folders.lock(tmp_path, 1):  # another process of the same run
+            pass
+    with folders.lock(tmp_path, 0):
+        assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors.part"]
+
+
+def test_a_run_of_several_processes_goes_on_with_as_many(tmp_path, monkeypatch):
+    (tmp_path / "config.json").touch()
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(KeyboardInterrupt) as stopped, folders.explain_interruption(tmp_path):
+        raise KeyboardInterrupt
+    assert f"torchrun --nproc-per-node 3 train.py --resume {tmp_path}" in str(stopped.value)
 
 
 def test_what_ends_a_run_with_many_errors_keeps_them_all(tmp_path):

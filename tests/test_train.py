@@ -760,8 +760,28 @@ def test_a_run_does_not_go_on_with_another_corpus(tmp_path, small_toy, monkeypat
         patch.setitem(corpora.READERS, "toy", read_changed)
         assert train.main(["--resume", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the corpus has changed since); move it away" in line and "go on with" not in line
+    assert "(the split dev has changed); move it away" in line and "go on with" not in line
     assert train.resume(str(tmp_path / "run"), {})["best_epoch"]  # but with its own it does
+
+
+CHANGES = {"seed": 1, "epochs": 4, "batch_size": 2, "negative_rate": 3, "eval_split": "dev", "hidden": 32}
+
+
+@pytest.mark.parametrize("name, value", CHANGES.items())
+def test_a_run_does_not_go_on_with_other_settings(tmp_path, small_toy, monkeypatch, capsys, name, value):
+    settings = train.settings_of(epochs=3, device="cpu", output=str(tmp_path / "run"))
+    train_until(settings, monkeypatch, "save_checkpoint", 2)
+    path = tmp_path / "run/config.json"
+    kept = path.read_text()
+    description = json.loads(kept)
+    part = description["settings"] if name in description["settings"] else description["settings"]["config"]
+    earlier, part[name] = part[name], value
+    path.write_text(json.dumps(description))
+    assert train.main(["--resume", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"({command_of({name: value}).split()[2]} is {value}, and was {earlier}); move it away" in line
+    path.write_text(kept)
+    assert train.resume(str(tmp_path / "run"), {})["best_epoch"]
 
 
 STOPPED = [(1, "no epoch was finished"), (4, "its last checkpoint is kept")]
@@ -796,7 +816,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     rising = itertools.count()  # each epoch is better than the one before, so that its weights are written
 
     def fsync(number):
-        if disk.is_full and Path(f"/proc/self/fd/{number}").resolve().name == f"{name}.part":
+        if disk.is_full and Path(f"/proc/self/fd/{number}").resolve().name.startswith(f".{name}."):
             raise OSError(errno.ENOSPC, "No space left on device")
         synced(number)
 
@@ -817,7 +837,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_whole(
     reason = f"{folder / name}: No space left on device; its last checkpoint is kept"
     advice = f"go on with: python train.py --resume {folder}"
     assert capsys.readouterr().err.splitlines() == [f"{reason}; {advice}"]
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(".*.part"))
     disk.is_full = False
     assert train.main(["--resume", str(folder)]) == 0
 

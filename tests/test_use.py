@@ -482,7 +482,7 @@ def test_a_run_that_is_stopped_before_old_weights_go_has_none_in_the_end(tmp_pat
 
     def stop(folder, epoch):
         if epoch < 3:
-            (folder / "epoch-2.safetensors.part").touch()
+            (folder / ".epoch-2.safetensors.12ab.part").touch()
             raise KeyboardInterrupt
 
     run = tmp_path / "run"
@@ -492,4 +492,4 @@ def test_a_run_that_is_stopped_before_old_weights_go_has_none_in_the_end(tmp_pat
     assert train.main(["--load", str(run), "--evaluate"]) == 2
     assert "that run is not finished: python train.py --resume" in capsys.readouterr().err
     assert train.main(["--resume", str(run)]) == 0
-    assert not list(run.glob("epoch-*")) and not list(run.glob("*.part"))
+    assert not list(run.glob("epoch-*")) and not list(run.glob(".*.part"))
