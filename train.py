@@ -40,7 +40,7 @@ from support.checkpoints import finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
-from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
+from support.flags import add_flags, check_fitting, check_values, command_of, is_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
 from support.progress import Progress
 from support.scores import all_scores, main_tables, sentence_counts
@@ -284,6 +284,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         types = description["entity_types"], description["relation_types"]
         run = assemble(settings, encoder, encoders.load_tokenizer(folder), *types)
         run.rule = description.get("words", run.rule)  # a run of an earlier version does not say
+        Sentence.from_text("", rule=run.rule)  # is it a rule?
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
     except Exception as error:  # whatever the libraries raise on what is not theirs
         reason = error if isinstance(error, InputError) else one_line(error)
@@ -294,8 +295,14 @@ def load(folder: str | Path, device: str = "auto") -> Run:
 def read_description(folder: Path) -> tuple[Settings, dict]:
     """The settings of a run, and all else that its config.json says."""
     description = json.loads(read_text(folder / "config.json"))
-    settings = description["settings"]
-    return Settings(**{**settings, "config": Config(**settings["config"])}), description
+    settings = dict(description["settings"])
+    config = dict(settings.pop("config"))
+    check_values((Settings, Config), {**settings, **config}, RANGES)
+    for name in ("entity_types", "relation_types"):
+        types = description[name]
+        if not is_of(tuple[str, ...], types) or len(set(types)) < len(types) or "" in types:
+            raise InputError(f"{name} is {excerpt(types)}; it must be a list of different names")
+    return Settings(**settings, config=Config(**config)), description
 
 
 def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:

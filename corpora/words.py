@@ -2,6 +2,8 @@
 
 import regex  # its \w has the marks of all scripts, such as Hindi's vowel signs; that of `re` has not
 
+from support.errors import InputError, excerpt
+
 BLANK = r"\s\x1c-\x1f"  # all that `str.split` cuts at
 RULES = {
     # Runs of letters, marks and digits, and other characters alone [L36].
@@ -24,6 +26,8 @@ RULES = {
 
 def cut_words(text: str, rule: str = "letters") -> list[tuple[int, int]]:
     """The [start, end) of each word of a text, in characters."""
+    if rule not in RULES:
+        raise InputError(f"words: {excerpt(rule)}; the rules are {', '.join(RULES)}")
     return [match.span() for match in RULES[rule].finditer(text)]
 
 

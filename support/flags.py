@@ -2,12 +2,13 @@
 
 import argparse
 import inspect
+import os
 import re
 import shlex
 from functools import partial
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from support.errors import InputError, refuse_flags
+from support.errors import InputError, excerpt, refuse_flags
 
 
 def flag_of(name: str) -> str:
@@ -67,6 +68,9 @@ def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float
     for name, value in given.items():
         if name not in types:
             raise InputError(f"{flag_of(name)}: no such flag")
+        if not is_of(types[name], value):
+            kind = getattr(types[name], "__name__", "list of names")
+            raise InputError(f"{flag_of(name)} {excerpt(value)}: must be of type {kind}")
         choices = argument_of(types[name]).get("choices")
         for part in value if isinstance(value, (tuple, list)) else [value]:
             if choices and part not in choices:
@@ -74,6 +78,17 @@ def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float
         low, high = ranges.get(name, (0, 2**31))
         if isinstance(value, (int, float)) and not low <= value <= high:  # also where it is not a number
             raise InputError(f"{flag_of(name)} {value}: must be from {low} to {high}")
+
+
+def is_of(kind, value) -> bool:
+    """Whether a value, from Python, a command line or JSON, is of the type of a field."""
+    if kind is float:
+        return type(value) in (int, float)
+    if kind is str or get_origin(kind) is Literal:
+        return isinstance(value, str | os.PathLike)
+    if get_origin(kind) is tuple:
+        return type(value) in (list, tuple) and all(type(part) is str for part in value)
+    return type(value) is kind
 
 
 def refuse_idle(given: dict, reasons: dict[str, str]):

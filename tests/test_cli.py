@@ -153,9 +153,9 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "half a tokenizer": ({"run/tokenizer.json": half}, TEXT, "run: not a whole run: "),
     "the weights of other types": (changed(entity_types=["A"]), TEXT, "run: not a whole run: RuntimeError"),
     "another encoder's description": (changed(encoder=OTHER_ENCODER), TEXT, "run: not a whole run: "),
-    "no types": (changed(relation_types=None), TEXT, "run: not a whole run: TypeError"),
+    "no types": (changed(relation_types=None), TEXT, "run: not a whole run: relation_types is null"),
     "a setting that there is not": (
-        changed(settings=OTHER_SETTINGS), TEXT, "run: not a whole run: TypeError",
+        changed(settings=OTHER_SETTINGS), TEXT, "run: not a whole run: --glue: no such flag",
     ),
     # Texts to predict
     "a file that is not there": ({}, (*PREDICT, "texts.txt"), "texts.txt: no such file"),

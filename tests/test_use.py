@@ -1,16 +1,20 @@
 """What a trained run is used for: other corpora, given entities, long files; and what a run says."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers import RECORD, SMALL, eager, toy_run, write_corpus
+from hypothesis import given
+from hypothesis import strategies as st
 
 import data
 import train
@@ -144,6 +148,57 @@ def test_given_entities_on_the_command_line(folder, tmp_path, capsys):
     record = json.loads(capsys.readouterr().out)
     places = [{name: entity[name] for name in ("type", "start", "end")} for entity in record["entities"]]
     assert places == RECORD["entities"]
+
+
+# -- What a run's files say is checked as flags are ---------------------------------------------------------
+
+WRONG_VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=5),
+    st.lists(st.text(max_size=2), max_size=3),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+)
+
+
+@given(pick=st.data(), value=WRONG_VALUES)
+def test_any_change_of_config_json_is_a_run_or_one_error(folder, tmp_path_factory, pick, value):
+    description = json.loads((folder / "config.json").read_text())
+    settings = description["settings"]
+    parts = [description, settings, settings["config"], description["encoder"]]
+    part = pick.draw(st.sampled_from(parts))
+    name = pick.draw(st.sampled_from(sorted(part)))
+    if part is description["encoder"] and not isinstance(value, str | None):
+        value = -1  # else gigabytes might be built
+    part[name] = value
+    changed = tmp_path_factory.mktemp("changed")
+    for file in folder.iterdir():
+        if file.name != "config.json":
+            (changed / file.name).symlink_to(file)
+    (changed / "config.json").write_text(json.dumps(description))
+    with contextlib.suppress(InputError):
+        train.load(changed, "cpu").predict("a rash")
+
+
+CHANGES = [
+    ("clip", -1, "--clip -1: must be from"),
+    ("batch_size", -1, "--batch-size -1: must be from"),
+    ("batch_size", True, "--batch-size True: must be of type int"),
+    ("ablate", "local", "--ablate 'local': must be of type"),
+    ("new", 1, "--new: no such flag"),
+    ("entity_types", "AB", "entity_types is 'AB'; it must be a list"),
+    ("relation_types", ["A", "A"], "relation_types is "),
+    ("words", "odd", "words: 'odd'; the rules are letters, "),
+]
+
+
+@pytest.mark.parametrize("name, value, says", CHANGES)
+def test_what_a_runs_files_say_is_checked_as_flags_are(folder, tmp_path, capsys, name, value, says):
+    description = json.loads((folder / "config.json").read_text())
+    part = description if name in description else description["settings"]
+    part[name] = value
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/config.json").write_text(json.dumps(description))
+    assert train.main(["--load", str(tmp_path / "run"), "--predict", "a rash"]) == 2
+    assert f"not a whole run: {says}" in capsys.readouterr().err
 
 
 # -- Other corpora -------------------------------------------------------------------------------------------
