@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
 import sys
 import textwrap
+import threading
 from contextlib import contextmanager
+from functools import partial
 
 
 class InputError(ValueError):
@@ -17,6 +20,38 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         return first_lines(self.lines)
+
+
+class Terminated(KeyboardInterrupt):
+    """A scheduler or a user ends the program (SIGTERM)."""
+
+    status = 143
+
+
+class HungUp(KeyboardInterrupt):
+    """The terminal is gone (SIGHUP)."""
+
+    status = 129
+
+
+@contextmanager
+def signals_as_errors():
+    """Lets the signals that end a program do what Ctrl-C does: a line on what is kept, and a status."""
+    usual = {}
+    if threading.current_thread() is threading.main_thread():
+        for name, kind in {"SIGTERM": Terminated, "SIGHUP": HungUp}.items():
+            if number := getattr(signal, name, 0):  # Windows has no SIGHUP
+                usual[number] = signal.signal(number, partial(raise_stop, kind))
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def raise_stop(kind, number, frame):
+    """Raises the exception of a signal."""
+    raise kind
 
 
 def first_lines(lines: list[str], most: int = 20) -> str:
@@ -95,19 +130,20 @@ def refuse_flags(message: str):
 
 
 def run_program(action) -> int:
-    """Runs `action()` and returns the exit status: 0; 2 after one line about an error; 130 when stopped."""
+    """Runs `action()` and returns the exit status: 0; 2 after one line about an error; 128 + signal."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's cannot
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have no é
     try:
-        action()
+        with signals_as_errors():
+            action()
         sys.stdout.flush()
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:  # it says how to go on, where that is possible
         print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
-        return 130
+        return getattr(stopped, "status", 130)
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -11,6 +11,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -724,6 +725,20 @@ def test_a_run_killed_at_random_moments_and_resumed_is_the_uninterrupted_one(tmp
         resumed = contents(folder)
         for file in ("model.safetensors", "predictions.json"):
             assert resumed[file] == whole[file]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_ends_a_run_with_a_line_on_how_to_go_on(tmp_path, name, status):
+    command = [sys.executable, "train.py", "--device", "cpu", "--output", str(tmp_path / "run")]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, cwd=HERE, **pipes) as process:
+        next(line for line in process.stdout if line.startswith("epoch 1  "))
+        process.send_signal(getattr(signal, name))
+        _, printed = process.communicate(timeout=120)
+    assert process.returncode == status
+    (line,) = printed.splitlines()
+    assert line.startswith("stopped; ") and line.endswith(f"python train.py --resume {tmp_path / 'run'}")
 
 
 def kill_after(seconds, command):
