@@ -23,7 +23,7 @@ from corpora.records import SPLITS, check_record, is_text, record_of
 from corpora.words import cut_words, find_words, rule_of
 from support import pictures
 from support.encoders import load_encoder, longest_input, silence_transformers
-from support.errors import InputError, excerpt, read_each, read_in_turn, run_program
+from support.errors import InputError, excerpt, printable, read_each, read_in_turn, run_program
 from support.flags import make_parser
 
 # -- Entities, relations, sentences --------------------------------------------------------------------------
@@ -100,7 +100,7 @@ def sentence_of(record, id: str, where: str, fewest_words: int = 1) -> Sentence:
     kept = list(dict.fromkeys(entities)), list(dict.fromkeys(relations))
     repeated = len(entities) + len(relations) - len(kept[0]) - len(kept[1])
     text = record["text"] if is_text(record.get("text")) else ""
-    phenomenon, name = str(record.get("phenomenon") or ""), str(record.get("orig_id") or id)
+    phenomenon, name = str(record.get("phenomenon") or ""), printable(str(record.get("orig_id") or id), 200)
     return Sentence(name, record["tokens"], *kept, text, phenomenon=phenomenon, repeated=repeated)
 
 

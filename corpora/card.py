@@ -6,6 +6,7 @@ from functools import partial
 
 from corpora.words import rule_of
 from support.cautions import second_types_of_pairs, unknown_words
+from support.errors import printable
 
 
 def card(
@@ -62,10 +63,10 @@ def card(
     for sentence in splits[-1]:
         widths.update(entity.end - entity.start for entity in sentence.entities)
     by_width = ", ".join(f"{width}: {widths[width]:,}" for width in sorted(widths))
-    column = max(40, *(len(title) + 1 for title, _ in rows))
+    column = max(40, *(len(printable(title)) + 1 for title, _ in rows))
     lines = []
     for title, numbers in rows:
-        lines.append(f"{title:{column}}{''.join(f'{number:>9}' for number in numbers)}".rstrip())
+        lines.append(f"{printable(title):{column}}{''.join(f'{number:>9}' for number in numbers)}".rstrip())
     rule, share = rule_of(corpus.train)
     share = f"{100 * share:.1f} % of the sentences"
     lines.append(f"words of a text are cut by {rule}, which finds those of {share}")

@@ -8,6 +8,7 @@ import textwrap
 import threading
 from contextlib import contextmanager
 from functools import partial
+from unicodedata import category
 
 
 class InputError(ValueError):
@@ -19,7 +20,21 @@ class InputError(ValueError):
         self.lines = message.split("\n")
 
     def __str__(self) -> str:
-        return first_lines(self.lines)
+        return first_lines([printable(line, 1000) for line in self.lines])
+
+
+def printable(text: str, most: int = 10**9) -> str:
+    """A text from a file or a flag as a terminal can show it: in one line, and without what it would obey.
+    Control characters and marks that turn the direction are escaped; beyond `most` characters it is cut."""
+    if not text.isprintable():
+        text = "".join(map(escape_letter, text))
+    return text if len(text) <= most else f"{text[:most]} …"
+
+
+def escape_letter(letter: str) -> str:
+    """A letter, or how Python writes it if a terminal would not show it. Joiners, and any blank, stay."""
+    is_shown = letter.isprintable() or letter in "\u200c\u200d" or category(letter) == "Zs"
+    return letter if is_shown else ascii(letter)[1:-1]
 
 
 class Terminated(KeyboardInterrupt):
@@ -68,7 +83,7 @@ def first_lines(lines: list[str], most: int = 20) -> str:
 def warn(lines: list[str]):
     """Prints to stderr what is not wrong, but must not pass in silence; of several processes, one does."""
     if lines and os.environ.get("RANK", "0") == "0":
-        print(first_lines(lines), file=sys.stderr)
+        print(InputError("\n".join(lines)), file=sys.stderr)
 
 
 @contextmanager

@@ -4,8 +4,15 @@ import json
 from base64 import b64encode
 from collections import defaultdict, namedtuple
 from dataclasses import dataclass
-from html import escape
+from html import escape as escape_html
 from unicodedata import combining, east_asian_width
+
+from support.errors import printable
+
+
+def escape(text: str) -> str:
+    """A text for a page, without characters that no page may have; its lines stay."""
+    return escape_html("\n".join(map(printable, text.split("\n"))))
 
 
 @dataclass(frozen=True)
@@ -40,14 +47,14 @@ def describe(sentence, item) -> str:
     for entity in entities:
         start, end = sentence.chars(entity)
         places.append(f'"{sentence.text[start:end]}" [{start}, {end})')
-    return f"{kind:8}  {item.type:16} {score:5} {' -> '.join(places)}"
+    return printable(f"{kind:8}  {item.type:16} {score:5} {' -> '.join(places)}")
 
 
 def show(sentence, gold=None, colour: bool = False) -> str:
     """A sentence as text, an entity or relation a line; where gold is known: = right, + wrong, - missed."""
     marks = marked(sentence.entities, gold and gold.entities)
     marks += marked(sentence.relations, gold and gold.relations)
-    lines = [f"\n{sentence.text}"]
+    lines = [f"\n{printable(sentence.text)}"]
     for mark, item in marks:
         line = f"  {mark.sign} {describe(sentence, item)}"
         lines.append(f"\033[{mark.terminal}m{line}\033[0m" if colour else line)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from support.errors import printable
 from support.scores import main_tables
 
 CAUSES = {
@@ -38,10 +39,11 @@ def final_table(settings, method: str, result: dict, printed: list[dict]) -> str
     rows += [(f"  relation: {kind}", None, scores) for kind, scores in relation["by_type"].items()]
     if printed and settings.eval_split == "test":
         rows.append((f"the paper, {method}", *printed))
+    rows = [(printable(title), *scores) for title, *scores in rows]
     width = max(34, *(len(title) + 1 for title, _, _ in rows))  # of a name that is cut two may look the same
     lines = [f"{'':{width}}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"]
     lines += [f"{title:{width}}{cells_of(left)}  {cells_of(right)}".rstrip() for title, left, right in rows]
-    return "\n".join([*lines, *remarks(settings.eval_split, result)])
+    return "\n".join([*lines, *map(printable, remarks(settings.eval_split, result))])
 
 
 def cells_of(scores: dict | None) -> str:
@@ -68,4 +70,4 @@ def remarks(split: str, result: dict) -> list[str]:
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
+    return "\n".join(f"| {printable(' | '.join(cells))} |" for cells in [heads, ["---"] * len(heads), *rows])
