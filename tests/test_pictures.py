@@ -9,8 +9,12 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import Entity, Relation, Sentence
+import train
+from data import Entity, Relation, Sentence, sentence_of
 from support import pictures
+from support.errors import InputError
+from support.scores import all_scores
+from support.tables import final_table, markdown
 from test_spanrel import annotated, sentences
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -190,3 +194,36 @@ def test_sentences_are_rendered_as_text_as_json_and_as_a_page():
     assert pictures.render(pairs, "text", "title", False) == "\n".join(texts)
     assert pictures.render(pairs, "html", "title", False) == pictures.page(pairs, "title")
     assert "\033[33m  - entity    A" in pictures.render(pairs, "text", "title", True)
+
+
+# -- What comes from a file is shown escaped -----------------------------------------------------------------
+
+HARMFUL = "\x1b[2J\r\x00\x07\u202e\x9b"
+ODD = st.text(st.sampled_from(f"ab <&|{HARMFUL}\u200d\n"), min_size=1, max_size=12)
+
+
+@given(text=ODD, kind=ODD, name=ODD, place=st.sampled_from(["text", "html", "table", "error", "markdown"]))
+def test_nothing_from_a_file_reaches_a_terminal_or_a_page_as_it_would_obey_it(text, kind, name, place):
+    words = text.split() or ["a"]
+    record = {"tokens": words, "entities": [{"type": kind, "start": 0, "end": 1}], "relations": []}
+    sentence = sentence_of({**record, "text": text, "orig_id": name}, "id", "f")
+    if place in ("text", "html"):
+        shown = pictures.render([(sentence, None)], place, name, False)
+    elif place == "table":
+        settings = train.settings_of(dataset=name)
+        result = all_scores([sentence], [sentence], 10)
+        shown = final_table(settings, "multihead", result, [])
+    elif place == "error":
+        shown = str(InputError(f"{name}: {kind}"))
+    else:
+        shown = markdown([kind], [[text]])
+    assert not set(shown) & set(HARMFUL.replace("[2J", ""))
+    assert place != "markdown" or len(shown.splitlines()) == 3
+    assert place != "text" or len(shown.splitlines()) == 3  # a blank one, the text, the entity
+
+
+def test_an_id_of_a_megabyte_is_cut_and_forges_no_line():
+    record = {"tokens": ["a"], "entities": [], "relations": []}
+    sentence = sentence_of({**record, "orig_id": "x\nforged: " + "y" * 10**6}, "id", "f")
+    assert len(sentence.id) < 210 and sentence.id.startswith("x\\nforged")
+    assert len(str(InputError("z" * 10**6))) < 1010
