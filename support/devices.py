@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from support.errors import InputError
+from support.errors import InputError, one_line
 
 
 def device_of(name: str) -> str:
@@ -18,8 +18,8 @@ def device_of(name: str) -> str:
         return str(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # each kind of device has errors of its own
+        raise InputError(f"--device {name}: {one_line(error)}") from None
     return name
 
 

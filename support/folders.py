@@ -39,7 +39,7 @@ def new_folder(settings, method: str) -> Path:
         except OSError as error:
             raise InputError(f"--output {path}: {error.strerror}") from None
     advice = "a run is never written over: name another folder, or move it away"
-    raise InputError(f"--output {output} exists; {advice}")
+    raise InputError(f"--output {output or 'runs'} exists; {advice}")
 
 
 def locate_run(name: str | Path) -> Path:

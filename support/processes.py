@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import distributed
 
+from support.errors import InputError, one_line
+
 
 def rank() -> int:
     """The number of this process."""
@@ -25,14 +27,20 @@ def world_size() -> int:
 
 def processes_started() -> int:
     """How many processes `torchrun` started, whether they have joined or not."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    count = os.environ.get("WORLD_SIZE", "1")
+    if not count.isdecimal() or count == "0":
+        raise InputError(f"WORLD_SIZE={count}: torchrun sets it to the number of processes; unset it")
+    return int(count)
 
 
 def join_processes():
     """Lets the processes find each other, and gives each a device of its own. Only number 0 prints."""
     if processes_started() == 1:
         return
-    distributed.init_process_group()
+    try:
+        distributed.init_process_group()
+    except Exception as error:  # torch.distributed raises whatever its backends do
+        raise InputError(f"WORLD_SIZE is set, but not as torchrun does: {one_line(error)}") from None
     atexit.register(distributed.destroy_process_group)
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))

@@ -20,7 +20,7 @@ from torch import nn
 
 import data
 from data import Sentence
-from support import devices, encoders, flags, folders
+from support import devices, encoders, flags, folders, processes
 from support.checkpoints import go_on, save_checkpoint
 from support.errors import InputError, run_program
 from support.files import write_file
@@ -246,6 +246,13 @@ def test_a_device_that_is_not_there_is_one_line():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not forget its peak")
+def test_a_count_of_processes_that_torchrun_did_not_set_is_one_line(monkeypatch):
+    for count, says in (("x", "^WORLD_SIZE=x: torchrun sets it"), ("2", "^WORLD_SIZE is set, but not as torchrun")):
+        monkeypatch.setenv("WORLD_SIZE", count)
+        with pytest.raises(InputError, match=says):
+            processes.join_processes()
+
+
 def test_the_peak_of_memory_starts_anew():
     device, size = torch.device("cpu"), 400 * 2**20
     assert devices.reset_peak(device)
