@@ -451,9 +451,15 @@ class SpanRel(nn.Module):
 
 def in_chunks(function, rows: int, *tensors):
     """`function` of slices of at most `rows` along dimension 1, joined: it bounds the memory."""
-    chunks = zip(*(tensor.split(max(1, rows), 1) for tensor in tensors))
-    parts = [function(*chunk) for chunk in chunks]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # a single part needs no copy
+    size, rows = tensors[0].shape[1], max(1, rows)
+    if size <= rows:
+        return function(*tensors)
+    for start in range(0, size, rows):
+        part = function(*(tensor[:, start : start + rows] for tensor in tensors))
+        if not start:  # made once: parts kept between the large tensors of `function` would scatter the memory
+            whole = part.new_empty(part.shape[0], size, *part.shape[2:])
+        whole[:, start : start + rows] = part
+    return whole
 
 
 # -- Shape checks, and the index of the equations ------------------------------------------------------------
