@@ -456,7 +456,7 @@ def in_chunks(function, rows: int, *tensors):
         return function(*tensors)
     for start in range(0, size, rows):
         part = function(*(tensor[:, start : start + rows] for tensor in tensors))
-        if not start:  # made once: parts kept between the large tensors of `function` would scatter the memory
+        if not start:  # made once: parts kept between the tensors of `function` would scatter the memory
             whole = part.new_empty(part.shape[0], size, *part.shape[2:])
         whole[:, start : start + rows] = part
     return whole

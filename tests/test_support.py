@@ -246,7 +246,7 @@ def test_a_device_that_is_not_there_is_one_line():
 
 
 def test_a_count_of_processes_that_torchrun_did_not_set_is_one_line(monkeypatch):
-    for count, says in (("x", "^WORLD_SIZE=x: torchrun sets"), ("2", "^WORLD_SIZE is set, but not as torchrun")):
+    for count, says in (("x", "^WORLD_SIZE=x: torch"), ("2", "^WORLD_SIZE is set, but not as torchrun")):
         monkeypatch.setenv("WORLD_SIZE", count)
         with pytest.raises(InputError, match=says):
             processes.join_processes()
