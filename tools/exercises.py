@@ -146,15 +146,24 @@ def even(Q, K, mask):
     return masked_softmax(0 * scaled(Q, K), mask)
 
 
+def pull(Q):
+    """A number for each query."""
+    return (Q @ torch.arange(1.0, 1 + Q.shape[-1]))[..., None]
+
+
 def milder(Q, K, mask):
-    """Weights that ignore the context. The query makes them more or less even, and the last is the largest."""
-    sharpness = (Q @ torch.arange(1.0, 1 + Q.shape[-1])).sigmoid()
-    return masked_softmax(sharpness[..., None] * torch.arange(K.shape[1]), mask)
+    """Weights that ignore the context. Their query makes them more or less even; the largest stays."""
+    return masked_softmax(pull(Q).sigmoid() * torch.arange(K.shape[1]), mask)
+
+
+def wilder(Q, K, mask):
+    """The same, but a small change of the query moves the largest from one end to the other."""
+    return masked_softmax((50 * pull(Q)).sin() * torch.arange(K.shape[1]), mask)
 
 
 def gates(Q, K, mask):
     """Weights that do not sum to 1: a sigmoid for each key."""
-    return scaled(Q, K).sigmoid() * mask
+    return (pull(Q).sigmoid() * torch.arange(K.shape[1])).sigmoid() * mask
 
 
 def ignores_query(weights, Q, K, mask):
@@ -243,7 +252,7 @@ IN = torch.tensor([[[True, True, False], [False, False, True]], [[False, True, T
 EMPTY = torch.tensor([[[True, True, False], [False, False, False]]] * 2)
 HIGH, LOW = torch.tensor([[100.0, 101.0, 0.0], [2e4, 2e4, 0.0]]), torch.tensor([[-2e4, -2e4, 0.0]] * 2)
 BEYOND = torch.tensor([[2.0, 0.0, 80.0], [0.0, 3.0, 80.0]])  # the largest score is outside
-SCORED = [(V, IN), (V, EMPTY), (BEYOND, EMPTY), (HIGH, EMPTY), (LOW, EMPTY)]
+SCORED = [(V, IN), (V, EMPTY), (BEYOND, EMPTY), (HIGH, EMPTY[:, :1]), (LOW, EMPTY[:, :1])]
 EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
     "exp(100) is beyond float32: softmax subtracts the largest score first":
         lambda V, m: over_sum(V.exp()[:, None] * m),
@@ -404,8 +413,9 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         .softmax(-1).nan_to_num() @ V,
 }, (one_attention_agrees_with_the_loop,), 3, batched=True, differentiated=True)  # fmt: skip
 
-WEIGHED = [(weights, Q, X, SEEN) for weights in (as_cited, as_printed, even, milder, gates)]
-WEIGHED.append((gates, Q, X, torch.ones_like(SEEN)))
+RISING = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [1.0, 1.5]], [[0.5, 0.0], [1.0, 1.0], [1.5, 1.0]]])
+WEIGHED = [(weights, Q / 4, RISING, SEEN) for weights in (as_cited, as_printed, even, milder, gates)]
+WEIGHED += [(weights, Q / 4, RISING, torch.ones_like(SEEN)) for weights in (milder, wilder)]
 EXERCISES["ignores_query"] = Exercise(ignores_query, WEIGHED, {
     "always False: that is no experiment yet": lambda w, Q, K, m: False,
     "always True: that is no experiment yet, or it is the same query twice; take another one":
