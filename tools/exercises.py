@@ -158,7 +158,7 @@ def milder(Q, K, mask):
 
 def wilder(Q, K, mask):
     """The same, but a small change of the query moves the largest from one end to the other."""
-    return masked_softmax((50 * pull(Q)).sin() * torch.arange(K.shape[1]), mask)
+    return masked_softmax((40 * pull(Q)).sin() * torch.arange(K.shape[1]), mask)
 
 
 def gates(Q, K, mask):
@@ -670,7 +670,7 @@ def named(title, exercise, inputs):
     """A line for each input, by its name."""
     text = ""
     for name, value in zip(names_of(exercise), inputs):
-        text += f"  {title:16} {name} = {short(value)}\n"
+        text += f"  {title:16} {name} = {short(value, longest=4 * LONGEST)}\n"
         title = ""
     return text
 
@@ -680,25 +680,39 @@ def difference(way, exercise, answer, inputs):
     yours, expected = way(answer, inputs), way(exercise.ours, inputs)
     if exercise.many:
         return f"  yours:           {short(yours)}"
-    place = ""
+    subject = ""
     if isinstance(expected, dict):  # of gradients
-        key = next((key for key in expected if not agree(yours[key], expected[key])), 0)
-        place = f"the gradient of {names_of(exercise)[key]} is "
-        yours, expected = yours[key], expected[key]
-    are_tensors = isinstance(yours, torch.Tensor) and isinstance(expected, torch.Tensor)
-    if are_tensors and yours.shape == expected.shape and len(short(expected, longest=None)) > LONGEST:
-        far = (~close(yours, expected)).nonzero().tolist()
-        index = tuple(far[0]) if far else ()
-        place += f"at {[*index]}: "
-        yours, expected = yours[index], expected[index]
-    texts = [short(yours), short(expected)]
-    for digits in range(5, 18):
-        if texts[0] == texts[1]:
-            texts = [short(yours, digits), short(expected, digits)]
+        place = next(place for place in expected if not agree(yours[place], expected[place]))
+        subject = f"the gradient of {names_of(exercise)[place]} is "
+        yours, expected = yours[place], expected[place]
+    place, yours, expected = first_difference(yours, expected)
+    texts, digits = [short(yours), short(expected)], 4
+    while texts[0] == texts[1] and digits < 17:
+        digits += 1
+        texts = [short(yours, digits), short(expected, digits)]
     kinds = [kind_of(yours), kind_of(expected)]
     if kinds[0] == kinds[1]:
         kinds = ["", ""]
-    return f"  yours:           {place}{texts[0]}{kinds[0]}\n  expected:        {place}{texts[1]}{kinds[1]}"
+    lines = ""
+    for title, text, kind in zip(("yours:", "expected:"), texts, kinds):
+        lines += f"  {title:16} {subject}{place}{text}{kind}\n"
+    return lines.rstrip()
+
+
+def first_difference(yours, expected):
+    """Where two long results begin to differ, in words, and both from there on. Short ones stay whole."""
+    if len(short(expected, longest=None)) < LONGEST:
+        return "", yours, expected
+    are_tensors = isinstance(yours, torch.Tensor) and isinstance(expected, torch.Tensor)
+    if are_tensors and yours.shape == expected.shape:
+        for place in (~close(yours, expected)).nonzero().tolist()[:1]:
+            return f"at {place}: ", yours[tuple(place)], expected[tuple(place)]
+    if isinstance(yours, list) and isinstance(expected, list):
+        start = 0
+        while start < len(expected) and yours[start : start + 1] == expected[start : start + 1]:
+            start += 1
+        return f"from number {start} on: ", yours[start:], expected[start:]
+    return "", yours, expected
 
 
 def kind_of(result):
