@@ -499,6 +499,7 @@ def zeros_without_a_gradient(model, X, is_token, spans, widths):
 # -- Wrong answers in other forms ----------------------------------------------------------------------------
 
 LOST = "the numbers are right, but the gradient is lost"
+NAN = "the numbers are right, but the gradient is NaN"
 
 
 @wrong("span_ends", LOST)
@@ -557,6 +558,11 @@ def weights_without_a_place_for_spans(V, inside):
     return V.masked_fill(~inside, -1e9).softmax(-1) * inside
 
 
+@wrong("token_weights", "[:, None] is forgotten")
+def weights_of_scores_that_are_expanded(V, inside):
+    return V.expand(inside.shape).masked_fill(~inside, -math.inf).softmax(-1).masked_fill(~inside, 0)
+
+
 @wrong("token_weights", "-100 is not low enough")
 def weights_with_a_fill_of_a_thousand(V, inside):
     return torch.where(inside, V[:, None], torch.tensor(-1000.0)).softmax(-1) * inside
@@ -573,7 +579,7 @@ def weights_of_what_is_outside(V, inside):
     return V[:, None].masked_fill(inside, -1e9).softmax(-1).masked_fill(inside, 0.0)
 
 
-@wrong("token_weights", "the numbers are right, but a span of no word makes the gradient NaN")
+@wrong("token_weights", NAN)
 def weights_by_the_logarithm_of_the_mask(V, inside):
     return (V[:, None] + inside.float().log()).softmax(-1).nan_to_num(0.0)
 
@@ -649,6 +655,17 @@ def attend_by_plain_powers(Q, K, V, mask):
 def attend_with_new_weights(Q, K, V, mask):
     weights = torch.tensor(spanrel.masked_softmax(Q @ K.mT / Q.shape[-1] ** 0.5, mask).tolist())
     return weights @ V.detach()
+
+
+@wrong("attend", LOST)
+def attend_with_weights_that_learn_nothing(Q, K, V, mask):
+    return spanrel.masked_softmax(Q @ K.mT / Q.shape[-1] ** 0.5, mask).detach() @ V
+
+
+@wrong("attend", NAN)
+def attend_by_the_logarithm_of_the_mask(Q, K, V, mask):
+    weights = (Q @ K.mT / Q.shape[-1] ** 0.5 + mask.float().log()).softmax(-1)
+    return weights.nan_to_num(0.0) @ V
 
 
 @wrong("attend", "√N for √d")

@@ -28,6 +28,7 @@ AGAIN = "each sentence has its own numbers: here the first one's stand for all"
 ALONE = "each sentence has its answer: here it is that of the first one alone"
 ARRAY = "a tensor, please, not an array of numpy"
 LOST = "the numbers are right, but the gradient is lost: no .item(), .detach(), no_grad or numpy"
+NAN = "the numbers are right, but the gradient is NaN: there is 0 / 0 where the mask is empty [L5]"
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Exercise:
     differentiated: bool = False  # training needs the gradient of the answer
 
     def __post_init__(self):
+        self.ours = inspect.unwrap(self.ours)  # without the checks of its shapes, which take time
         if self.batched:
             self.wrong[AGAIN] = lambda *inputs: self.ours(*first_sentence(inputs, again=True))
             self.wrong[ALONE] = lambda *inputs: self.ours(*first_sentence(inputs))
@@ -252,7 +254,7 @@ IN = torch.tensor([[[True, True, False], [False, False, True]], [[False, True, T
 EMPTY = torch.tensor([[[True, True, False], [False, False, False]]] * 2)
 HIGH, LOW = torch.tensor([[100.0, 101.0, 0.0], [2e4, 2e4, 0.0]]), torch.tensor([[-2e4, -2e4, 0.0]] * 2)
 BEYOND = torch.tensor([[2.0, 0.0, 80.0], [0.0, 3.0, 80.0]])  # the largest score is outside
-SCORED = [(V, IN), (V, EMPTY), (BEYOND, EMPTY), (HIGH, EMPTY[:, :1]), (LOW, EMPTY[:, :1])]
+SCORED = [(V, IN), (V, EMPTY), (BEYOND, EMPTY), (HIGH, EMPTY[:, [0, 0]]), (LOW, EMPTY[:, [0, 0]])]
 EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
     "exp(100) is beyond float32: softmax subtracts the largest score first":
         lambda V, m: over_sum(V.exp()[:, None] * m),
@@ -267,6 +269,8 @@ EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
     "mask after softmax: what is outside has had its share of the 1": lambda V, m: V.softmax(-1)[:, None] * m,
     "softmax over the wrong axis: it runs over words, not over spans":
         lambda V, m: V[:, None].expand(m.shape).softmax(1) * m,
+    "softmax over the wrong axis, if behind the mask: it runs over words, not over spans":
+        lambda V, m: V[:, None].masked_fill(~m, -1e9).softmax(1) * m,
     "softmax over the wrong axis: it runs over words, not over sentences":
         lambda V, m: V[:, None].expand(m.shape).softmax(0) * m,
     "a score of 0 is not nothing, as exp(0) = 1: fill in -inf": lambda V, m: (V[:, None] * m).softmax(-1),
@@ -279,8 +283,7 @@ EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
         lambda V, m: masked_softmax(V, m),
     "exp is missing: α is not V over its sum": lambda V, m: V[:, None] * m / (V[:, None] * m).sum(-1, True),
     "V is missing: the weights of a span are not even": lambda V, m: over_sum(m * V.new_ones(1)),
-    "the numbers are right, but a span of no word makes the gradient NaN: 0 / 0 was there [L5]":
-        lambda V, m: (V[:, None] + V.new_zeros(m.shape).masked_fill(~m, -math.inf)).softmax(-1).nan_to_num(),
+    NAN: lambda V, m: (V[:, None] + V.new_zeros(m.shape).masked_fill(~m, -math.inf)).softmax(-1).nan_to_num(),
 }, (proof.test_eq_2b_is_a_softmax_over_the_span_alone, proof.test_eq_2b_agrees_with_the_loop), 2,
     batched=True, differentiated=True)  # fmt: skip
 
@@ -396,6 +399,11 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         lambda Q, K, V, m: ((scaled(Q, K) * m).softmax(-1) * m) @ V,
     "softmax over the wrong axis: it runs over keys, not over queries":
         lambda Q, K, V, m: (scaled(Q, K).softmax(1) * m) @ V,
+    "softmax over the wrong axis, if behind the mask: it runs over keys, not over queries":
+        lambda Q, K, V, m: (scaled(Q, K).masked_fill(~m, -1e9).softmax(1) * m) @ V,
+    "the scores are missing: the weights are not even": lambda Q, K, V, m: over_sum(m * torch.ones(1)) @ V,
+    "a mean over padding: the weights are not even, and what is masked is no part":
+        lambda Q, K, V, m: (m * torch.ones(1)) @ V / V.shape[1],
     "where nothing is there, this averages what is masked; it must be 0 [L5]":
         lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -1e9).softmax(-1) @ V,
     "where nothing is there, -inf everywhere gives NaN; it must be 0 [L5]":
@@ -408,8 +416,7 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         lambda Q, K, V, m: over_sum(scaled(Q, K).exp() * m) @ V,
     "the largest score to subtract is one of those that are there: a masked one may be far larger":
         lambda Q, K, V, m: over_sum((scaled(Q, K) - scaled(Q, K).amax(-1, True)).exp() * m) @ V,
-    "the numbers are right, but an empty mask makes the gradient NaN: 0 / 0 was there [L5]":
-        lambda Q, K, V, m: (scaled(Q, K) + torch.zeros(m.shape).masked_fill(~m, -math.inf))
+    NAN: lambda Q, K, V, m: (scaled(Q, K) + torch.zeros(m.shape).masked_fill(~m, -math.inf))
         .softmax(-1).nan_to_num() @ V,
 }, (one_attention_agrees_with_the_loop,), 3, batched=True, differentiated=True)  # fmt: skip
 
@@ -555,17 +562,23 @@ def faults(name, answer):
 
 
 def misconception(exercise, answer):
-    """The name of the wrong answer that does the same on all inputs; None if there is none."""
-    yours = behaviour(exercise, answer)
-    for name, wrong in exercise.wrong.items():
-        if agree(yours, behaviour(exercise, wrong)):
-            return name
-
-
-def behaviour(exercise, function):
-    """What a function makes of all inputs and, if that is right, its gradients."""
-    results = [outcome(function, inputs) for inputs in exercise.inputs]
+    """The name of the wrong answer that does the same on all inputs, or of a gradient that is not there."""
     ours = [outcome(exercise.ours, inputs) for inputs in exercise.inputs]
+    yours = behaviour(exercise, answer, ours)
+    for name, wrong in exercise.wrong.items():
+        if agree(yours, behaviour(exercise, wrong, ours)):
+            return name
+    found = []
+    for result in yours:
+        found += result.values() if isinstance(result, dict) else []
+    if any(gradient is None for gradient in found):
+        return LOST
+    return NAN if any(gradient.isnan().any() for gradient in found) else None
+
+
+def behaviour(exercise, function, ours):
+    """What a function makes of all inputs and, if that is what ours does, its gradients."""
+    results = [outcome(function, inputs) for inputs in exercise.inputs]
     if exercise.differentiated and agree(results, ours):
         results += [gradients(function, inputs) for inputs in exercise.inputs]
     return results
@@ -663,7 +676,7 @@ def close(yours, expected):
 
 def names_of(exercise):
     """The names of the arguments."""
-    return [*inspect.signature(inspect.unwrap(exercise.ours)).parameters]
+    return [*inspect.signature(exercise.ours).parameters]
 
 
 def named(title, exercise, inputs):
@@ -691,7 +704,7 @@ def difference(way, exercise, answer, inputs):
         digits += 1
         texts = [short(yours, digits), short(expected, digits)]
     kinds = [kind_of(yours), kind_of(expected)]
-    if kinds[0] == kinds[1]:
+    if kinds[0] == kinds[1] or "" in kinds:
         kinds = ["", ""]
     lines = ""
     for title, text, kind in zip(("yours:", "expected:"), texts, kinds):
