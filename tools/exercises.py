@@ -503,6 +503,7 @@ EXERCISES["micro_f1"] = Exercise(micro_f1, MARKED, {
 })  # fmt: skip
 
 SMALL = Case([5], [[(1, 2)]], [[1]], [[]], seed=0).model().float()
+SMALL.encoder = nn.Identity()  # it is not asked: X is given
 SPAN = WIDE, torch.ones(2, 3).bool(), torch.tensor([[[1, 3]], [[0, 1]]]), torch.tensor([[2], [1]])
 EXERCISES["without_width"] = Exercise(without_width, [(SMALL, *SPAN)], {
     "this is R_s as it was, with its width": lambda model, *rest: model.represent_spans(*rest),
@@ -568,12 +569,12 @@ def misconception(exercise, answer):
     for name, wrong in exercise.wrong.items():
         if agree(yours, behaviour(exercise, wrong, ours)):
             return name
-    found = []
+    slopes = []
     for result in yours:
-        found += result.values() if isinstance(result, dict) else []
-    if any(gradient is None for gradient in found):
+        slopes += result.values() if isinstance(result, dict) else []
+    if any(gradient is None for gradient in slopes):
         return LOST
-    return NAN if any(gradient.isnan().any() for gradient in found) else None
+    return NAN if any(gradient.isnan().any() for gradient in slopes) else None
 
 
 def behaviour(exercise, function, ours):
