@@ -246,6 +246,8 @@ EXERCISES["span_ends"] = Exercise(spanrel.span_ends, ENDS, {
     "the second half is the last wordpiece, not the first again": lambda X, s: take(X, s[..., 0]).tile(2),
     "X[:, index] takes the words of each sentence for all sentences: take(X, index)":
         lambda X, s: torch.cat([X[:, s[..., 0]], X[:, s[..., 1] - 1]], -1),
+    "each sentence has its own spans: here those of the first one stand for all":
+        lambda X, s: spanrel.span_ends(X, s[:1].expand_as(s)),
 }, (proof.test_eq_1_is_the_first_and_the_last_wordpiece, proof.test_eq_1_agrees_with_the_loop),
     batched=True, differentiated=True)  # fmt: skip
 
@@ -258,6 +260,12 @@ SCORED = [(V, IN), (V, EMPTY), (BEYOND, EMPTY), (HIGH, EMPTY[:, [0, 0]]), (LOW, 
 EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
     "exp(100) is beyond float32: softmax subtracts the largest score first":
         lambda V, m: over_sum(V.exp()[:, None] * m),
+    "exp(100) is beyond float32: nan_to_num hides it, but the weights are lost":
+        lambda V, m: over_sum(V.exp()[:, None] * m).nan_to_num(),
+    "each sentence has its own mask: here that of the first one stands for all":
+        lambda V, m: masked_softmax(V[:, None], m[:1].expand_as(m)),
+    "each span has its own mask: here that of the first one stands for all":
+        lambda V, m: masked_softmax(V[:, None], m[:, :1].expand_as(m)),
     "the largest score to subtract is that of the span: outside there may be a far larger one":
         lambda V, m: over_sum((V - V.amax(-1, True)).exp()[:, None] * m),
     "-100 is not low enough: scores can be lower; fill in -inf, or the lowest number":
@@ -331,6 +339,8 @@ EXERCISES["relation_tuple"] = Exercise(spanrel.relation_tuple, [(X, ONE, FFNN), 
     "the FFNN is applied once, not twice": lambda R, p, f: spanrel.relation_tuple(f(R), p, f),
     "R_s[:, index] takes the spans of each sentence for all sentences: take(R_s, index)":
         lambda R, p, f: torch.cat([f(R)[:, p[..., 0]], f(R)[:, p[..., 1]]], -1),
+    "each sentence has its own pairs: here those of the first one stand for all":
+        lambda R, p, f: spanrel.relation_tuple(R, p[:1].expand_as(p), f),
 }, (proof.test_eq_6_reduces_both_arguments_by_one_ffnn_head_first,
     proof.test_eq_6_agrees_with_the_loop), batched=True, differentiated=True)  # fmt: skip
 
@@ -373,7 +383,7 @@ WIDE = torch.arange(24.0).reshape(2, 3, D).sin()
 SEEN = torch.tensor([[[True, True, False], [False] * 3], [[False, True, True], [True, False, False]]])
 LARGE = torch.tensor([[[200.0, 0, 0, 0], [0.0, 1, 0, 0]]] * 2)  # two queries with d = 4
 KEYS = LARGE[:, [0, 0, 0]] * torch.tensor([1.0, 1.0, 0.0])[:, None]  # scores of 20,000, of ±20,000 below
-FAR = LARGE[:, [1, 1, 0]] * 0.4  # the largest score, of 80, is masked
+FAR = LARGE[:, [0, 1, 0]] * torch.tensor([0.01, 1.0, 0.4])[:, None]  # the largest score, of 80, is masked
 ATTENDED = [(Q, X, NARROW, SEEN), (Q, X, WIDE, SEEN), (LARGE / 100, FAR, WIDE, EMPTY),
             (LARGE, KEYS, WIDE, EMPTY), (LARGE, -KEYS, WIDE, EMPTY)]  # fmt: skip
 EXERCISES["attend"] = Exercise(attend, ATTENDED, {
@@ -414,6 +424,14 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -100.0).softmax(-1).masked_fill(~m, 0.0) @ V,
     "exp(100) is beyond float32: softmax subtracts the largest score first":
         lambda Q, K, V, m: over_sum(scaled(Q, K).exp() * m) @ V,
+    "exp(100) is beyond float32: nan_to_num hides it, but the weights are lost":
+        lambda Q, K, V, m: over_sum(scaled(Q, K).exp() * m).nan_to_num() @ V,
+    "each sentence has its own mask: here that of the first one stands for all":
+        lambda Q, K, V, m: attend(Q, K, V, m[:1].expand_as(m)),
+    "each query has its own mask: here that of the first one stands for all":
+        lambda Q, K, V, m: attend(Q, K, V, m[:, :1].expand_as(m)),
+    "d is the width of a query, not the number of queries":
+        lambda Q, K, V, m: masked_softmax(Q @ K.mT / Q.shape[1] ** 0.5, m) @ V,
     "the largest score to subtract is one of those that are there: a masked one may be far larger":
         lambda Q, K, V, m: over_sum((scaled(Q, K) - scaled(Q, K).amax(-1, True)).exp() * m) @ V,
     NAN: lambda Q, K, V, m: (scaled(Q, K) + torch.zeros(m.shape).masked_fill(~m, -math.inf))
