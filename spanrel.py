@@ -64,7 +64,7 @@ def take(rows: Num[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Num[Tensor, "
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[-1]))
 
 
-def masked_softmax(score: Float[Tensor, "*B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
+def masked_softmax(score: Float[Tensor, "*#B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
     """exp(score) / Σ exp(score) where `mask` is True. Elsewhere 0, so all is 0 where the mask is empty."""
     lowest = torch.finfo(score.dtype).min  # not -inf: the softmax of an empty context would be NaN [L5]
     return score.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)

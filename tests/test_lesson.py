@@ -8,9 +8,11 @@ import re
 
 import pytest
 import torch
+from answers import RIGHT, WRONG
 from helpers import HERE
 
-from spanrel import EQUATIONS
+from data import enumerate_spans
+from spanrel import EQUATIONS, span_ends, span_specific
 from tools.exercises import EXERCISES, check
 
 ADDED = EXERCISES["leaky_weights"].properties + EXERCISES["attend"].properties  # to those of test_spanrel.py
@@ -40,13 +42,84 @@ def test_every_check_passes_our_answer_and_names_each_misconception(name, capsys
     assert check(name, lambda *inputs: None) == 0 and capsys.readouterr().out == f"{name}: not written yet\n"
     assert check(name, lambda *inputs: print(end="")) == 0
     assert "return" in capsys.readouterr().out or exercise.many
-    assert len(exercise.wrong) >= 3
     for misconception, wrong in exercise.wrong.items():
         assert check(name, wrong) == 0
         message = capsys.readouterr().out
         assert message.startswith(f"{name}: {misconception}\n")
-        assert "  expected: " in message or "  does not hold: " in message
+        shows_what_it_found(message, exercise)
     assert check(name, lambda *inputs: 1 / 0) == 0 and "not yet" in capsys.readouterr().out
+
+
+def shows_what_it_found(message, exercise):
+    """Asserts that a rejection gives an input, the answer, and an expected one that looks different."""
+    assert "  smallest input:  " in message or "  counterexample:  " in message
+    (yours,) = re.findall("^  yours:           (.+)$", message, re.MULTILINE)
+    expected = re.findall("^  expected:        (.+)$", message, re.MULTILINE)
+    assert expected != [yours] and len(expected) == (0 if exercise.many else 1)
+
+
+def test_there_are_a_hundred_wrong_answers_and_forty_right_ones_and_some_for_each_exercise():
+    assert sum(len(exercise.wrong) for exercise in EXERCISES.values()) >= 150
+    assert min(len(exercise.wrong) for exercise in EXERCISES.values()) >= 5
+    assert len(RIGHT) >= 60 and {name for name, _ in RIGHT} == EXERCISES.keys()
+
+
+@pytest.mark.parametrize("name, answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
+def test_every_check_passes_right_answers_in_other_styles(name, answer, capsys):
+    points = check(name, answer)
+    assert points == EXERCISES[name].points, capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
+@pytest.mark.parametrize("name, answer, misconception", WRONG, ids=[f.__name__ for _, f, _ in WRONG])
+def test_every_check_knows_a_misconception_in_another_form(name, answer, misconception, capsys):
+    assert check(name, answer) == 0
+    message = capsys.readouterr().out
+    assert message.startswith(f"{name}: {misconception}")
+    shows_what_it_found(message, EXERCISES[name])
+
+
+def test_the_inputs_are_those_of_two_sentences():
+    for name in ("span_ends", "token_weights", "span_specific", "relation_tuple", "mask_between", "attend"):
+        assert EXERCISES[name].batched
+        for inputs in EXERCISES[name].inputs:
+            assert {len(value) for value in inputs if isinstance(value, torch.Tensor)} == {2}
+    for inputs in EXERCISES["micro_f1"].inputs + EXERCISES["idle_share"].inputs:
+        assert len(inputs[0]) >= 2
+
+
+def test_what_random_inputs_find_is_printed_with_the_input_that_hypothesis_found(capsys):
+    def two_faults(X, spans):  # of which hypothesis makes a group of exceptions
+        if spans.shape[1] > 2:
+            raise ValueError("many spans")
+        return span_ends(X, spans) * (1 if len(X) < 3 else 2)
+
+    assert check("span_ends", two_faults) == 0
+    message = capsys.readouterr().out
+    assert message.startswith("span_ends: not yet\n  does not hold:   eq 1 agrees with the loop\n")
+    assert "  counterexample:  X = [[[" in message and "spans = [[[" in message and "Group" not in message
+    assert "  yours:           ValueError: many spans\n" in message
+    shows_what_it_found(message, EXERCISES["span_ends"])
+
+    assert check("enumerate_spans", lambda n, k: [s for s in enumerate_spans(n, k) if s[1] < 30]) == 0
+    message = capsys.readouterr().out  # of a list that is too long to be printed
+    assert "n = 30\n" in message and "  yours:           from number " in message
+    shows_what_it_found(message, EXERCISES["enumerate_spans"])
+
+
+@pytest.mark.parametrize("factor", [2, 1.01, 1.0005])
+def test_as_many_digits_are_printed_as_show_a_difference(factor, capsys):
+    assert check("span_specific", lambda alpha, X: factor * span_specific(alpha, X)) == 0
+    shows_what_it_found(capsys.readouterr().out, EXERCISES["span_specific"])
+    assert check("joint_loss", lambda L_s, L_r: 0.4 * L_s + (0.6 + 2e-5) * L_r) == 0
+    assert "yours:           0.60002\n  expected:        0.6\n" in capsys.readouterr().out
+
+
+def test_a_gradient_that_is_lost_is_named_by_its_argument(capsys):
+    assert check("span_specific", lambda alpha, X: alpha.detach() @ X) == 0
+    message = capsys.readouterr().out
+    assert "  yours:           the gradient of alpha is None\n" in message
+    assert "  expected:        the gradient of alpha is [[" in message
 
 
 @pytest.mark.parametrize("name", EXERCISES)
