@@ -1,12 +1,15 @@
 """The models of `tutorial.ipynb`: what they learned, over all test sentences and several seeds; and pictures.
 
-    python -m tools.lesson --seeds 0 1 2 3 4      trains them all, a quarter of an hour; writes docs/lesson.json
+    python -m tools.lesson --seeds 0 1 2 3 4    trains them all, a quarter of an hour; writes docs/lesson.json
+    python -m tools.lesson --execute            runs the notebook, and notes in it which code made its outputs
 
 A record is what one training run found: its curves, scores, and rates over the test sentences."""
 
 import contextlib
 import copy
 import functools
+import hashlib
+import inspect
 import io
 import json
 import statistics
@@ -21,12 +24,13 @@ import data
 import spanrel
 import train
 from corpora import toy
-from support.errors import run_program
-from support.files import write_file
+from support.errors import InputError, run_program
+from support.files import read_text, write_file
 from support.flags import make_parser
 from support.scores import main_tables
 
-STORED = Path(__file__).resolve().parent.parent / "docs/lesson.json"
+HERE = Path(__file__).resolve().parent.parent
+STORED, NOTEBOOK = HERE / "docs/lesson.json", HERE / "tutorial.ipynb"
 EPOCHS = 8
 FLAGS = {  # of each model that the lesson trains
     "multihead": {},
@@ -40,6 +44,38 @@ FLAGS = {  # of each model that the lesson trains
 RUNNING = "Gemcitabine-induced pulmonary toxicity is usually a dramatic condition."  # the running sentence
 VERDICTS = {*toy.PROVES, *toy.REFUTES}
 NOUNS = {*toy.SYMPTOMS, *toy.FORMS}
+PHENOMENA = {"span": "entity", "local": "relation", "sentence": "relation"}  # what each one is measured by
+ABLATED = {  # what `--ablate` takes away, by its label
+    "full model": [],
+    "− span-specific": ["span-specific"],
+    "− T_s": ["span-sentence"],
+    "− F_r": ["local"],
+    "− T_r": ["relation-sentence"],
+    "− T_s − T_r": ["span-sentence", "relation-sentence"],
+}
+
+
+# -- What a cell prints --------------------------------------------------------------------------------------
+
+
+def signature(function):
+    """Prints the name of a function, its arguments with their shapes, and the shape of its result."""
+    inside = inspect.signature(function)
+    print(f"{inspect.unwrap(function).__name__}(")
+    for name, parameter in inside.parameters.items():
+        print(f"    {name}: {getattr(parameter.annotation, '__name__', parameter.annotation)}")
+    print(f") -> {getattr(inside.return_annotation, '__name__', '')}")
+
+
+def body(thing):
+    """Prints the source of a function."""
+    print(inspect.getsource(inspect.unwrap(thing)))
+
+
+def numbers(tensor, most: int = 4):
+    """Prints the shape of a tensor and its first numbers."""
+    first = [round(number, 3) for number in tensor.flatten()[:most].tolist()]
+    print(f"shape {tuple(tensor.shape)}, begins {first}")
 
 
 # -- Where attentions look -----------------------------------------------------------------------------------
@@ -232,7 +268,7 @@ def rounded(value, digits: int = 3):
 def f1_of(result: dict) -> dict[str, float]:
     """F1 of entities and relations, and of what each phenomenon of the toy corpus is made for."""
     f1 = {task: table["micro"]["f1"] for task, table in main_tables(result).items()}
-    for phenomenon, task in (("span", "entity"), ("local", "relation"), ("sentence", "relation")):
+    for phenomenon, task in PHENOMENA.items():
         f1[phenomenon] = main_tables(result["phenomena"][phenomenon])[task]["micro"]["f1"]
     return rounded(f1, 1)
 
@@ -252,6 +288,105 @@ def without_width(model, X, is_token, spans, widths):
     return R_s
 
 
+def train_or_read(name: str, seed: int, quick: bool) -> Trained:
+    """One of the lesson's models: trained now, or, if `quick`, what is stored of it."""
+    if not quick:
+        trained = train_model(name, seed)
+        print(f"{name}: trained for {EPOCHS} epochs, F1 on test {trained.record['f1']}", flush=True)
+        return trained
+    for record in stored_records():
+        if (record["model"], record["seed"]) == (name, seed):
+            print(f"{name}: read from docs/{STORED.name}, F1 on test {record['f1']}")
+            return Trained(record)
+    raise InputError(f"docs/{STORED.name} has no model {name} of seed {seed}")
+
+
+# -- What is said of the models ------------------------------------------------------------------------------
+
+
+@functools.lru_cache(1)
+def stored_records() -> list[dict]:
+    """The records of docs/lesson.json."""
+    return json.loads(read_text(STORED))
+
+
+def values(name: str, group: str, what: str) -> list[float]:
+    """One figure of a model's records, a value for each stored seed."""
+    return [record[group][what] for record in stored_records() if record["model"] == name]
+
+
+def seeds_table(title: str, records: dict[str, dict], group: str, what: str) -> str:
+    """A figure in this run, and over the stored seeds. A line for each model."""
+    seeds = len(values(next(iter(records)), group, what))
+    lines = [f"{title:44} this run   {seeds} seeds: mean ± sd    lowest to highest"]
+    for name, record in records.items():
+        live, stored = record[group][what], values(name, group, what)
+        mean, spread = statistics.mean(stored), statistics.stdev(stored)
+        figures = f"{live:8.1f} {mean:15.1f} ± {spread:4.1f} {min(stored):13.1f} to {max(stored):.1f}"
+        lines.append(f"    {name:40} {figures}")
+    return "\n".join(lines)
+
+
+def best_in(names: list[str], group: str, what: str) -> str:
+    """In how many of the stored seeds each model has the highest figure."""
+    columns = {name: values(name, group, what) for name in names}
+    seeds = len(next(iter(columns.values())))
+    wins = dict.fromkeys(names, 0)
+    for k in range(seeds):
+        best = max(names, key=lambda name: columns[name][k])
+        wins[best] += 1
+    parts = [f"{name} in {count}" for name, count in wins.items() if count]
+    return f"the highest of {seeds} seeds: {', '.join(parts)}"
+
+
+def difference(title: str, live: tuple[float, float], stored: tuple[list, list]) -> str:
+    """How one figure differs from another with the same seed: in this run, and over the stored seeds."""
+    steps = [changed - usual for changed, usual in zip(*stored)]
+    lower = sum(step < 0 for step in steps)
+    seeds = f"lower in {lower} of {len(steps)} seeds, on average {statistics.mean(steps):+.1f}"
+    return f"{title}: {live[0] - live[1]:+.1f} in this run; {seeds} ({min(steps):+.1f} to {max(steps):+.1f})"
+
+
+def ablation_scores() -> dict[str, dict[str, list[float]]]:
+    """F1 over seeds for each phenomenon and each model of `ABLATED`, from docs/results.json."""
+    scores = {phenomenon: {label: [] for label in ABLATED} for phenomenon in PHENOMENA}
+    label_of = {" ".join(parts): label for label, parts in ABLATED.items()}
+    for record in json.loads(read_text(HERE / "docs/results.json")):
+        if not record["flags"].keys() <= {"seed", "ablate"}:  # another corpus or encoder
+            continue
+        label = label_of.get(" ".join(record["flags"].get("ablate", [])))
+        for phenomenon, task in PHENOMENA.items():
+            if label:
+                f1 = main_tables(record["phenomena"][phenomenon])[task]["micro"]["f1"]
+                scores[phenomenon][label].append(f1)
+    return scores
+
+
+# -- The command ---------------------------------------------------------------------------------------------
+
+
+def code_digest(cells: list[dict]) -> str:
+    """What identifies the code of a notebook."""
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
+
+
+def execute_notebook(file: Path = NOTEBOOK):
+    """Runs a notebook from top to bottom, in its place. Its metadata then names the code of its outputs."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(file, as_version=4)
+    folder = {"metadata": {"path": str(HERE)}}
+    nbclient.NotebookClient(
+        notebook, timeout=1200, record_timing=False, coalesce_streams=True, resources=folder
+    ).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # its times
+    notebook.metadata["outputs_of_code"] = code_digest(notebook.cells)
+    write_file(file, nbformat.writes(notebook).rstrip("\n").encode() + b"\n")
+
+
 def write_records(seeds: list[int], file: Path = STORED):
     """Trains each model of the lesson with each seed, and writes what was found, a record a line."""
     records = []
@@ -264,10 +399,20 @@ def write_records(seeds: list[int], file: Path = STORED):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains the lesson's models with the seeds that the command line names."""
-    parser = make_parser(__doc__, "python -m tools.lesson --seeds SEED [SEED ...]")
-    parser.add_argument("--seeds", metavar="SEED", nargs="+", type=int, required=True)
-    return run_program(lambda: write_records(parser.parse_args(arguments).seeds))
+    """Trains the lesson's models with the seeds that the command line names, or executes the notebook."""
+    parser = make_parser(__doc__, "python -m tools.lesson --seeds SEED [SEED ...] | --execute")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--seeds", metavar="SEED", nargs="+", type=int, help="train with these seeds")
+    action.add_argument("--execute", action="store_true", help="run the notebook from top to bottom")
+
+    def act():
+        given = parser.parse_args(arguments)
+        if "seeds" in given:
+            write_records(given.seeds)
+        else:
+            execute_notebook()
+
+    return run_program(act)
 
 
 if __name__ == "__main__":
