@@ -1,5 +1,6 @@
 """The lesson: exercises pass our answers and name each misconception; the notebook is whole and current."""
 
+import html
 import inspect
 import itertools
 import json
@@ -117,7 +118,9 @@ def test_the_notebook_is_small_its_lines_are_short_and_its_pictures_have_a_text(
             assert len(line) <= 110 or line.startswith(("$$", "|", "[![")), line
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                assert len(output["metadata"]["image/png"]["alt"]) > 20
+                data = {kind: "".join(content) for kind, content in output["data"].items()}
+                (alt,) = re.findall(r'^<img alt="(.*?)" src="data:image/png', data["text/html"])
+                assert len(alt) > 20 and html.unescape(alt) == data["text/plain"]
 
 
 def test_every_link_of_the_notebook_leads_to_a_place_in_it_and_every_equation_has_one():
@@ -253,8 +256,9 @@ def test_the_notebook_runs_with_another_seed_and_says_what_its_figures_say(seed,
     *again, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell, old in zip(again, CODE, strict=True):
         if cell.source.startswith("body(") or "\nbody(" in cell.source:
-            shown = printed(cell).split('"""')[:-1]  # without the numbers behind a function: they are the seed's
-            assert shown == printed(old).split('"""')[:-1]  # the functions that it shows are those of today
+            # The functions that it shows are those of today. The numbers behind the last one are the seed's.
+            shown = printed(cell).split('"""')[:-1]
+            assert shown == printed(old).split('"""')[:-1]
     live = {record["model"]: record for record in json.loads(printed(last))}
     assert live.keys() == lesson.FLAGS.keys() and {record["seed"] for record in live.values()} == {int(seed)}
     text = "\n" + "".join(map(printed, again))

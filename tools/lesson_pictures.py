@@ -2,6 +2,7 @@
 
 import io
 from base64 import b64encode
+from html import escape
 
 import matplotlib.pyplot as plt
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 from tools.lesson import ABLATED, PHENOMENA
 
 plt.rcParams.update({"font.size": 9, "figure.constrained_layout.use": True})
-DPI, COLOURS = 90, 48  # few, so that the notebook stays small
+DPI, COLOURS = 80, 16  # few, so that the notebook stays small
 LINES = [("#000000", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":")]  # told apart in print, too
 CURVES = {"loss": "L of (11), training", "entity_f1": "entity F1, dev", "relation_f1": "relation F1, dev"}
 HUES = {"Drug": "#f2c744", "Adverse-Effect": "#7cc7f0"}
@@ -21,14 +22,16 @@ BARS += [("#ffffff", "xx")]
 
 
 def show_figure(fig, alt: str):
-    """Displays a figure as a PNG. `alt` says what it shows."""
+    """Displays a figure as a PNG. `alt` says what it shows.
+    It is there as an HTML image, which has this text, and bare, for viewers that drop images in HTML."""
     drawn, small = io.BytesIO(), io.BytesIO()
     fig.savefig(drawn, dpi=DPI)
     plt.close(fig)
     image = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     image.save(small, "PNG", optimize=True)
     png = b64encode(small.getvalue()).decode()
-    display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    html = f'<img alt="{escape(alt)}" src="data:image/png;base64,{png}">'
+    display({"text/html": html, "image/png": png, "text/plain": alt}, raw=True)
 
 
 def draw_heat(ax, rows, labels: list[str], words: list[str], title: str = "", with_bar: bool = True):
@@ -150,7 +153,7 @@ BOXES = {  # text, centre; a box is 2.2 wide
     "L": ("(11) L = 0.4 L^s + 0.6 L^r", 4.6, 0.7),
 }
 ARROWS = "X-H_s X-F_s F_s-T_s H_s-R_s T_s-R_s W-R_s R_s-y_s R_s-H_r "
-ARROWS += "X-H_r H_r-F_r H_r-T_r F_r-R_r T_r-R_r R_r-y_r y_s-L y_r-L"
+ARROWS += "H_r-F_r H_r-T_r F_r-R_r T_r-R_r R_r-y_r y_s-L y_r-L"
 
 
 def show_map():
@@ -159,8 +162,9 @@ def show_map():
     for arrow in ARROWS.split():
         (_, x, y), (_, to_x, to_y) = [BOXES[name] for name in arrow.split("-")]
         start, end = (x, y - 0.4), (to_x, to_y + 0.4)
-        if arrow == "R_s-H_r":  # the only one that goes up: from the right edge to the left one
-            start, end = (x + 1.1, y), (to_x - 1.1, to_y)
+        if arrow == "R_s-H_r":  # the only one that goes up: between the two halves
+            ax.plot([x + 1.13, 4.8, 4.8], [y, y, to_y], color="#555555", lw=1)
+            start, end = (4.8, to_y), (to_x - 1.13, to_y)
         if arrow == "H_s-R_s":  # past the box of W
             start, end = (x + 1.15, y - 0.4), (to_x, to_y + 0.4)
         ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#555555"})
