@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,7 @@ FLAGS = {  # of each model that the lesson trains
 RUNNING = "Gemcitabine-induced pulmonary toxicity is usually a dramatic condition."  # the running sentence
 VERDICTS = {*toy.PROVES, *toy.REFUTES}
 NOUNS = {*toy.SYMPTOMS, *toy.FORMS}
+SHOWN = {"compound": ["2b"], "verdict": ["3", "8"], "counted": ["7"]}  # equations, by the kind of sentence
 PHENOMENA = {"span": "entity", "local": "relation", "sentence": "relation"}  # what each one is measured by
 ABLATED = {  # what `--ablate` takes away, by its label
     "full model": [],
@@ -69,7 +71,7 @@ def signature(function):
 
 def body(thing):
     """Prints the source of a function."""
-    print(inspect.getsource(inspect.unwrap(thing)))
+    print(textwrap.dedent(inspect.getsource(inspect.unwrap(thing))))
 
 
 def numbers(tensor, most: int = 4):
@@ -166,24 +168,24 @@ def shown_sentences(sentences: list[data.Sentence]) -> dict[str, data.Sentence]:
 
 def rates(run: train.Run, sentences: list[data.Sentence]) -> dict[str, float]:
     """What the attentions of a model do, over all sentences of a kind, in percent or in words."""
-    found = {"2b": [], "3": [], "8": [], "3 weight": [], "8 weight": [], "7 words": [], "7 largest": []}
+    measured = {"2b": [], "3": [], "8": [], "3 weight": [], "8 weight": [], "7 words": [], "7 largest": []}
     compounds = compound_sentences(sentences)
     for sentence, seen in zip(compounds, look(run, compounds)):
         _, head_noun = word_index(sentence, NOUNS)
-        found["2b"].append(100.0 * (seen.weights["2b"][0].argmax() == seen.starts[head_noun]))
+        measured["2b"].append(100.0 * (seen.weights["2b"][0].argmax() == seen.starts[head_noun]))
     verdicts = verdict_sentences(sentences)
     for sentence, seen in zip(verdicts, look(run, verdicts)):
         decides = seen.starts[word_index(sentence, VERDICTS)[0]]
         for number in ("3", "8"):
             for row in seen.weights[number]:
-                found[number].append(100.0 * (row.argmax() == decides))
-                found[f"{number} weight"].append(100.0 * row[decides])
+                measured[number].append(100.0 * (row.argmax() == decides))
+                measured[f"{number} weight"].append(100.0 * row[decides])
     counted = counted_sentences(sentences)
     for seen in look(run, counted):
         (row,) = seen.weights["7"]
-        found["7 words"].append(torch.special.entr(row).sum().exp())
-        found["7 largest"].append(100.0 * row.max())
-    return {name: round(statistics.mean(map(float, values)), 1) for name, values in found.items()}
+        measured["7 words"].append(torch.special.entr(row).sum().exp())
+        measured["7 largest"].append(100.0 * row.max())
+    return {name: round(statistics.mean(map(float, values)), 1) for name, values in measured.items()}
 
 
 # -- Training ------------------------------------------------------------------------------------------------
@@ -224,10 +226,10 @@ def train_model(name: str, seed: int) -> Trained:
     with no_masks() if name == "unmasked" else contextlib.nullcontext():
         run, splits = train.begin(settings_of(name, seed))
         test = [encoded.sentence for encoded in splits["test"]]
-        shown = shown_sentences(test)
+        shown = list(shown_sentences(test).values())
         record = {"model": name, "seed": seed, "flags": train.flags_of(run.settings)}
         record["before"] = rates(run, test)
-        before = look(run, list(shown.values()))
+        looks_before = look(run, shown)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             train.fit(run, splits["train"], splits["dev"], Path(folder))
             lines = (Path(folder) / "history.jsonl").read_text().splitlines()
@@ -235,19 +237,24 @@ def train_model(name: str, seed: int) -> Trained:
         result, _ = train.evaluate(run, splits["test"])
         record["f1"] = f1_of(result)
         record["after"] = rates(run, test)
-        record["shown"] = {}
-        for kind, first, last in zip(shown, before, look(run, list(shown.values()))):
-            numbers = ("2b",) if kind == "compound" else ("3", "8") if kind == "verdict" else ("7",)
-            rows = {}
-            for number in numbers:
-                rows[number] = [rounded(seen.weights[number][0].tolist()) for seen in (first, last)]
-            record["shown"][kind] = {"pieces": first.pieces, "weights": rows}
+        record["shown"] = shown_weights(looks_before, look(run, shown))
         if name == "multihead":
             (read,) = run.predict([RUNNING])
             record["read"] = read.to_record()
             record["result"] = rounded(result)
             record["without width"] = f1_of(scores_with(run, without_width, splits["test"]))
     return Trained(record, run, splits["test"])
+
+
+def shown_weights(before: list[Look], after: list[Look]) -> dict[str, dict]:
+    """The wordpieces of each shown sentence, and the weights of its equations before and after training."""
+    shown = {}
+    for (kind, equations), *looks in zip(SHOWN.items(), before, after):
+        rows = {}
+        for number in equations:
+            rows[number] = [rounded(seen.weights[number][0].tolist()) for seen in looks]
+        shown[kind] = {"pieces": looks[0].pieces, "weights": rows}
+    return shown
 
 
 def history_line(line: dict) -> dict:
@@ -292,13 +299,18 @@ def train_or_read(name: str, seed: int, quick: bool) -> Trained:
     """One of the lesson's models: trained now, or, if `quick`, what is stored of it."""
     if not quick:
         trained = train_model(name, seed)
-        print(f"{name}: trained for {EPOCHS} epochs, F1 on test {trained.record['f1']}", flush=True)
+        print(f"{name}: trained for {EPOCHS} epochs; F1 on test: {in_words(trained.record['f1'])}")
         return trained
     for record in stored_records():
         if (record["model"], record["seed"]) == (name, seed):
-            print(f"{name}: read from docs/{STORED.name}, F1 on test {record['f1']}")
+            print(f"{name}: read from docs/{STORED.name}; F1 on test: {in_words(record['f1'])}")
             return Trained(record)
     raise InputError(f"docs/{STORED.name} has no model {name} of seed {seed}")
+
+
+def in_words(f1: dict[str, float]) -> str:
+    """Scores in a line, such as "entity 95.2, relation 80.5"."""
+    return ", ".join(f"{name} {value:.1f}" for name, value in f1.items())
 
 
 # -- What is said of the models ------------------------------------------------------------------------------
@@ -349,7 +361,7 @@ def difference(title: str, live: tuple[float, float], stored: tuple[list, list])
 
 def ablation_scores() -> dict[str, dict[str, list[float]]]:
     """F1 over seeds for each phenomenon and each model of `ABLATED`, from docs/results.json."""
-    scores = {phenomenon: {label: [] for label in ABLATED} for phenomenon in PHENOMENA}
+    scores = {}
     label_of = {" ".join(parts): label for label, parts in ABLATED.items()}
     for record in json.loads(read_text(HERE / "docs/results.json")):
         if not record["flags"].keys() <= {"seed", "ablate"}:  # another corpus or encoder
@@ -358,7 +370,7 @@ def ablation_scores() -> dict[str, dict[str, list[float]]]:
         for phenomenon, task in PHENOMENA.items():
             if label:
                 f1 = main_tables(record["phenomena"][phenomenon])[task]["micro"]["f1"]
-                scores[phenomenon][label].append(f1)
+                scores.setdefault(phenomenon, {}).setdefault(label, []).append(f1)
     return scores
 
 
@@ -393,7 +405,7 @@ def write_records(seeds: list[int], file: Path = STORED):
     for seed in seeds:
         for name in FLAGS:
             records.append(train_model(name, seed).record)
-            print(f"seed {seed}, {name}: {records[-1]['f1']}", flush=True)
+            print(f"seed {seed}, {name}: {in_words(records[-1]['f1'])}", flush=True)
             lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
             write_file(file, f"[\n{lines}\n]\n".encode())
 
