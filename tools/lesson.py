@@ -1,4 +1,4 @@
-"""The models of `tutorial.ipynb`: what they learned, over all test sentences and several seeds; and pictures.
+"""The models of `tutorial.ipynb`: what they learned, over all test sentences and several seeds.
 
     python -m tools.lesson --seeds 0 1 2 3 4    trains them all, a quarter of an hour; writes docs/lesson.json
     python -m tools.lesson --execute            runs the notebook, and notes in it which code made its outputs
