@@ -17,6 +17,7 @@ from support.errors import InputError
 from tools import benchmark, report
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
+PROGRAMS = ("train.py", "data.py", "tools.benchmark", "tools.lesson", "tools.report")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / "docs").glob("*.md"))}
 CODE = [HERE / name for name in ("spanrel.py", "data.py", "train.py")]
 for _folder in ("corpora", "baselines", "support", "tools"):
@@ -60,7 +61,7 @@ def test_every_command_is_one_of_today(page):
         program, *words = shlex.split(command)
         if program == "-m":
             program, *words = words
-        assert program in ("train.py", "data.py", "tools.benchmark", "tools.report"), command
+        assert program in PROGRAMS, command
         if program == "train.py":
             parser.parse_args(words)
         if program == "tools.benchmark":

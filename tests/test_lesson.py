@@ -1,10 +1,11 @@
 """The lesson: exercises pass our answers and name each misconception; the notebook is whole and current."""
 
-import hashlib
+import html
 import inspect
 import itertools
 import json
 import re
+import statistics
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from helpers import HERE
 
 from data import enumerate_spans
 from spanrel import EQUATIONS, span_ends, span_specific
+from tools import lesson
 from tools.exercises import EXERCISES, check
 
 ADDED = EXERCISES["leaky_weights"].properties + EXERCISES["attend"].properties  # to those of test_spanrel.py
-NOTEBOOK = json.loads((HERE / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+FILE = HERE / "tutorial.ipynb"
+WHOLE = json.loads(FILE.read_text(encoding="utf-8"))
+NOTEBOOK = WHOLE["cells"]
 CODE = [cell | {"source": "".join(cell["source"])} for cell in NOTEBOOK if cell["cell_type"] == "code"]
 TEXTS = ["".join(cell["source"]) for cell in NOTEBOOK if cell["cell_type"] == "markdown"]
 
@@ -141,8 +145,10 @@ def test_an_answer_that_changes_its_arguments_is_one_mistake_and_spoils_no_later
 
 
 def test_the_notebooks_outputs_are_those_of_its_code_and_all_of_it_ran():
-    digest = hashlib.sha256("\n".join(cell["source"] for cell in CODE).encode()).hexdigest()[:16]
-    assert f"the outputs of the code {digest}" in printed(CODE[-1]), "run it again: docs/teaching.md says how"
+    digest = lesson.code_digest(NOTEBOOK)
+    assert WHOLE["metadata"]["outputs_of_code"] == digest, "run it again: docs/teaching.md says how"
+    changed = [*NOTEBOOK[:-1], {"cell_type": "code", "source": "1"}]
+    assert lesson.code_digest(changed) != digest
     assert [cell["execution_count"] for cell in CODE] == list(range(1, len(CODE) + 1))
     outputs = itertools.chain(*(cell["outputs"] for cell in CODE))
     kinds = {(output["output_type"], output.get("name")) for output in outputs}  # no error, nothing on stderr
@@ -177,14 +183,157 @@ def test_every_exercise_of_the_notebook_is_graded_by_its_check():
     assert len([text for text in TEXTS if text.startswith("### Exercise") and "★" in text]) == 5
 
 
+def test_the_notebook_is_small_its_lines_are_short_and_its_pictures_have_a_text():
+    assert FILE.stat().st_size <= 400_000
+    for cell in NOTEBOOK:
+        assert "execution" not in cell["metadata"]  # its times
+        for line in "".join(cell["source"]).splitlines():
+            assert len(line) <= 110 or line.startswith(("$$", "|", "[![")), line
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                data = {kind: "".join(content) for kind, content in output["data"].items()}
+                (alt,) = re.findall(r'^<img alt="(.*?)" src="data:image/png', data["text/html"])
+                assert len(alt) > 20 and html.unescape(alt) == data["text/plain"]
+
+
+def test_every_link_of_the_notebook_leads_to_a_place_in_it_and_every_equation_has_one():
+    text = "\n".join(TEXTS)
+    places = re.findall(r'<a id="([\w-]+)"></a>', text)
+    assert len(places) == len(set(places)) and {f"eq-{number}" for number in EQUATIONS} <= set(places)
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) == set(places)
+    for target in re.findall(r"\]\(([\w/.]+)\)", text):
+        assert (HERE / target).exists(), target
+
+
+def test_the_minutes_of_the_sections_add_up_and_the_badge_is_of_the_repository_that_is_cloned():
+    minutes = [int(number) for number in re.findall(r"^\| .* \| (\d+) \|$", TEXTS[0], re.M)]
+    assert f"about {sum(minutes)} minutes" in " ".join(TEXTS[0].split()) and 75 <= sum(minutes) <= 100
+    (repository,) = re.findall(r'"https://github.com/([\w/]+)"', CODE[0]["source"])
+    assert f"colab.research.google.com/github/{repository}/blob/main/tutorial.ipynb" in TEXTS[0]
+
+
+# -- What is said of the models ------------------------------------------------------------------------------
+
+
+def test_five_seeds_of_every_model_are_stored():
+    found = [(record["model"], record["seed"]) for record in lesson.stored_records()]
+    assert sorted(found) == sorted(itertools.product(lesson.FLAGS, range(5)))
+    for record in lesson.stored_records():
+        settings = lesson.settings_of(record["model"], record["seed"])
+        assert record["flags"] == lesson.train.flags_of(settings)
+        assert len(record["history"]) == lesson.EPOCHS
+
+
+def test_the_words_about_models_follow_from_their_figures(monkeypatch):
+    stored = []
+    for seed, (f1, other) in enumerate([(80.0, 70.0), (82.0, 90.0)]):
+        stored.append({"model": "a", "seed": seed, "f1": {"x": f1}})
+        stored.append({"model": "b", "seed": seed, "f1": {"x": other}})
+    monkeypatch.setattr(lesson, "stored_records", lambda: stored)
+    live = {"a": {"f1": {"x": 50.0}}, "b": {"f1": {"x": 60.0}}}
+    _, row, _ = lesson.seeds_table("x", live, "f1", "x").splitlines()
+    assert row.split() == "a 50.0 81.0 ± 1.4 80.0 to 82.0".split()
+    assert lesson.best_in(["a", "b"], "f1", "x") == "the highest of 2 seeds: a in 1, b in 1"
+    columns = (lesson.values("a", "f1", "x"), lesson.values("b", "f1", "x"))
+    text = lesson.difference("x", (50.0, 60.0), columns)
+    assert text == "x: -10.0 in this run; lower in 1 of 2 seeds, on average +1.0 (-8.0 to +10.0)"
+
+
+def test_rates_see_where_the_weights_are(monkeypatch):
+    sentences = lesson.data.read_corpus("toy").test
+    verdict, compound = lesson.verdict_sentences(sentences), lesson.compound_sentences(sentences)
+    assert len(verdict) > 30 and len(compound) == 100 and len(lesson.counted_sentences(sentences)) > 30
+    for sentence in compound:
+        first, second = lesson.word_index(sentence, lesson.NOUNS)
+        (entity,) = sentence.entities
+        assert second == first + 1 and entity.start <= first and second < entity.end
+        is_drug = sentence.words[second].lower() in lesson.toy.FORMS
+        assert entity.type == ("Drug" if is_drug else "Adverse-Effect")
+    for sentence in verdict:
+        assert len(lesson.word_index(sentence, lesson.VERDICTS)) == 1 and len(sentence.entities) == 2
+
+    def look_at_the_word_that_decides(run, sentences):
+        looks = []
+        for sentence in sentences:
+            deciding = lesson.word_index(sentence, lesson.VERDICTS | lesson.NOUNS)
+            row = torch.zeros(1, len(sentence.words))
+            row[0, deciding[-1:]] = 1.0
+            weights = {"2b": row, "3": row, "8": row, "7": torch.full((1, 4), 0.25)}
+            looks.append(lesson.Look([], list(range(len(sentence.words))), weights))
+        return looks
+
+    monkeypatch.setattr(lesson, "look", look_at_the_word_that_decides)
+    rates = lesson.rates(None, sentences)
+    assert rates.pop("7 words") == 4 and rates.pop("7 largest") == 25
+    assert set(rates.values()) == {100.0}
+
+
+TABLES = {  # title in the notebook, and where its figures are in a record
+    "entity F1 on test": ("f1", "entity"),
+    "relation F1 on test": ("f1", "relation"),
+    "largest α on that noun, %, before": ("before", "2b"),
+    "largest α on that noun, %, after": ("after", "2b"),
+    "(3): largest weight on that word, %": ("after", "3"),
+    "(8): largest weight on that word, %": ("after", "8"),
+    "(7): words that share the weight, before": ("before", "7 words"),
+    "(7): words that share the weight, after": ("after", "7 words"),
+}
+DIFFERENCES = {  # the model, and the group of its figures, that a line compares with the full model
+    "0.6 and 0.4 swapped": ("swapped", "f1"),
+    "learning rate × 10": ("fast", "f1"),
+    "masks missing": ("unmasked", "f1"),
+    "without the width": ("multihead", "without width"),
+}
+NUMBER = r"([+-]?\d+\.\d)"
+
+
+def check_tables(text, live, stored):
+    """Each table has the figures of this run, and those of the stored seeds."""
+    for title, (group, what) in TABLES.items():
+        rows = text.split(f"\n{title}  ")[1].splitlines()[1:]
+        for row in itertools.takewhile(lambda line: line.startswith("    "), rows):
+            name, *figures = row.replace("±", "").replace(" to ", " ").split()
+            values = [record[group][what] for record in stored if record["model"] == name]
+            expected = [live[name][group][what], statistics.mean(values), statistics.stdev(values)]
+            expected += [min(values), max(values)]
+            assert [float(figure) for figure in figures] == pytest.approx(expected, abs=0.06), (title, row)
+
+
+def check_differences(text, live, stored):
+    """Each line on a mistake says of this run, and of the stored seeds, what their figures say."""
+    full = {record["seed"]: record["f1"] for record in stored if record["model"] == "multihead"}
+    for title, (name, group) in DIFFERENCES.items():
+        for task in ("entity", "relation"):
+            form = rf"{task} F1,? {re.escape(title)}: {NUMBER} in this run; "
+            form += rf"lower in (\d) of 5 seeds, on average {NUMBER} "
+            ((now, lower, mean),) = re.findall(form, text)
+            steps = [r[group][task] - full[r["seed"]][task] for r in stored if r["model"] == name]
+            step = live[name][group][task] - live["multihead"]["f1"][task]
+            assert float(now) == pytest.approx(step, abs=0.06)
+            assert float(mean) == pytest.approx(statistics.mean(steps), abs=0.06)
+            assert int(lower) == len([step for step in steps if step < 0])
+
+
 @pytest.mark.slow
 @pytest.mark.lesson
-def test_the_notebook_runs_from_top_to_bottom_with_its_stubs():
+@pytest.mark.parametrize("seed, quick", [("1", "0"), ("2", "1")], ids=["trains", "reads"])
+def test_the_notebook_runs_with_another_seed_and_says_what_its_figures_say(seed, quick, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason="the lesson's packages: uv run --group lesson")
     nbformat = pytest.importorskip("nbformat")
-    notebook = nbformat.read(HERE / "tutorial.ipynb", as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": HERE}}).execute()
-    again = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    monkeypatch.setenv("SPANREL_SEED", seed)
+    monkeypatch.setenv("QUICK", quick)
+    notebook = nbformat.read(FILE, as_version=4)
+    source = "print(json.dumps([*records.values(), *mistakes.values()]))"
+    notebook.cells.append(nbformat.v4.new_code_cell(source))
+    nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": HERE}}).execute()
+    *again, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for cell, old in zip(again, CODE, strict=True):
-        if "body(" in cell.source:  # the functions that it shows are those of today
-            assert printed(cell) == printed(old) or "numbers(" in cell.source
+        if cell.source.startswith("body(") or "\nbody(" in cell.source:
+            # The functions that it shows are those of today. The numbers behind the last one are the seed's.
+            shown = printed(cell).split('"""')[:-1]
+            assert shown == printed(old).split('"""')[:-1]
+    live = {record["model"]: record for record in json.loads(printed(last))}
+    assert live.keys() == lesson.FLAGS.keys() and {record["seed"] for record in live.values()} == {int(seed)}
+    text = "\n" + "".join(map(printed, again))
+    check_tables(text, live, lesson.stored_records())
+    check_differences(text, live, lesson.stored_records())
