@@ -35,8 +35,8 @@ def check_identity(now: dict, then: dict):
     """Refuses to go on as another run."""
     for name, value in now.items():
         if then.get(name) != value:
-            what = "has changed" if len(str(value)) == 64 else f"is {value}, and was {then.get(name)}"
-            raise InputError(f"{name} {what}")
+            change = "has changed" if len(str(value)) == 64 else f"is {value}, and was {then.get(name)}"
+            raise InputError(f"{name} {change}")
 
 
 def finish_epoch(

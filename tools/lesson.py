@@ -322,26 +322,26 @@ def stored_records() -> list[dict]:
     return json.loads(read_text(STORED))
 
 
-def values(name: str, group: str, what: str) -> list[float]:
+def values(name: str, group: str, figure: str) -> list[float]:
     """One figure of a model's records, a value for each stored seed."""
-    return [record[group][what] for record in stored_records() if record["model"] == name]
+    return [record[group][figure] for record in stored_records() if record["model"] == name]
 
 
-def seeds_table(title: str, records: dict[str, dict], group: str, what: str) -> str:
+def seeds_table(title: str, records: dict[str, dict], group: str, figure: str) -> str:
     """A figure in this run, and over the stored seeds. A line for each model."""
-    seeds = len(values(next(iter(records)), group, what))
+    seeds = len(values(next(iter(records)), group, figure))
     lines = [f"{title:44} this run   {seeds} seeds: mean ± sd    lowest to highest"]
     for name, record in records.items():
-        live, stored = record[group][what], values(name, group, what)
+        live, stored = record[group][figure], values(name, group, figure)
         mean, spread = statistics.mean(stored), statistics.stdev(stored)
         figures = f"{live:8.1f} {mean:15.1f} ± {spread:4.1f} {min(stored):13.1f} to {max(stored):.1f}"
         lines.append(f"    {name:40} {figures}")
     return "\n".join(lines)
 
 
-def best_in(names: list[str], group: str, what: str) -> str:
+def best_in(names: list[str], group: str, figure: str) -> str:
     """In how many of the stored seeds each model has the highest figure."""
-    columns = {name: values(name, group, what) for name in names}
+    columns = {name: values(name, group, figure) for name in names}
     seeds = len(next(iter(columns.values())))
     wins = dict.fromkeys(names, 0)
     for k in range(seeds):
