@@ -9,9 +9,9 @@ def select(sentence, settings):
     entities = [e for e in sentence.entities if e.score is None or e.score >= settings.least_entity_score]
     if settings.flat and all(entity.score is not None for entity in entities):
         entities = likeliest(entities)
-    relations = []
+    relations, arguments = [], set(entities)
     for relation in sentence.relations:
-        arguments_kept = relation.head in entities and relation.tail in entities
+        arguments_kept = relation.head in arguments and relation.tail in arguments
         if arguments_kept and relation.score >= settings.least_relation_score:
             relations.append(relation)
     kept = dataclasses.replace(sentence, entities=entities, relations=relations)
@@ -20,10 +20,12 @@ def select(sentence, settings):
 
 def likeliest(entities: list) -> list:
     """The entities that do not overlap a likelier one [L37]."""
-    kept = []
+    kept, taken = set(), set()
     for entity in sorted(entities, key=lambda e: -e.score):
-        if not any(entity.overlaps(other) for other in kept):
-            kept.append(entity)
+        words = range(entity.start, entity.end)
+        if taken.isdisjoint(words):
+            kept.add(entity)
+            taken.update(words)
     return [entity for entity in entities if entity in kept]
 
 

@@ -7,12 +7,12 @@ Runs that differ in seed or fold alone stand in one row: the mean over the seeds
 folds, ± the standard deviation over folds, or over the seeds of a single one. Intervals are those of a
 bootstrap that draws the sentences, the same ones for two models (Koehn 2004), and the seeds of each model."""
 
-import functools
 import json
 import os
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -293,30 +293,38 @@ def printed_margins(settings: Settings) -> list[str]:
     return ["", ""]
 
 
-@functools.lru_cache(1)  # tens of megabytes, and what is compared asks one after the other
-def resamples(size: int, fold: int) -> torch.Tensor:
-    """How often each sentence counts (1 + RESAMPLES, size): once each, then as often as it is drawn.
-    It is the same in each call for that fold, so that a difference of two models is a paired one."""
-    drawn = torch.randint(size, (RESAMPLES, size), generator=torch.Generator().manual_seed(fold))
-    drawn = torch.cat([torch.arange(size)[None], drawn])
-    return torch.zeros(drawn.shape).scatter_add_(1, drawn, torch.ones(drawn.shape)).double()
+def resamples(size: int, fold: int) -> Iterator[torch.Tensor]:
+    """How often each sentence counts (rows, size): once each, then as often as it is drawn, RESAMPLES times.
+    It is the same in each call for that fold, so that a difference of two models is a paired one. The rows
+    come in blocks of some megabytes, however many sentences there are."""
+    yield torch.ones(1, size, dtype=torch.float64)
+    generator, rows = torch.Generator().manual_seed(fold), max(1, 10**6 // size)
+    for start in range(0, RESAMPLES, rows):
+        drawn = torch.randint(size, (min(rows, RESAMPLES - start), size), generator=generator)
+        ones = torch.ones(drawn.shape, dtype=torch.float64)
+        yield torch.zeros_like(ones).scatter_add_(1, drawn, ones)
 
 
 def resampled_f1(runs: list[Recorded], task: str, stream: int = 0) -> torch.Tensor:
     """F1 (1 + RESAMPLES), the mean over runs: as they are, then on each resample of sentences and seeds.
     One run says nothing of what another seed does; of n runs the resamples have (n - 1) / n of the variance.
     Models whose `stream` differs have seeds drawn independently of each other."""
-    times = resamples(runs[0].counts[task].shape[-1], runs[0].settings.fold)
-    curves = []
-    for run in runs:
-        gold, predicted, correct = (run.counts[task] @ times.T).unbind(1)  # each (types, 1 + RESAMPLES)
-        is_present = gold + predicted > 0  # as in `tally`: types that are in gold or predicted
-        f1 = 200 * correct / (gold + predicted).clamp(min=1)
-        curves.append(f1.sum(0) / is_present.sum(0).clamp(min=1))
+    blocks = []
+    for times in resamples(runs[0].counts[task].shape[-1], runs[0].settings.fold):
+        blocks.append(torch.stack([f1_of(run.counts[task] @ times.T) for run in runs]))
+    curves = torch.cat(blocks, 1)
     generator = torch.Generator().manual_seed(stream)
     drawn = torch.randint(len(runs), (len(runs), 1 + RESAMPLES), generator=generator)
     drawn[:, 0] = torch.arange(len(runs))
-    return torch.stack(curves).gather(0, drawn).mean(0)
+    return curves.gather(0, drawn).mean(0)
+
+
+def f1_of(counts: torch.Tensor) -> torch.Tensor:
+    """F1 of counts (types, gold predicted correct, resamples): the mean over the types that are there."""
+    gold, predicted, correct = counts.unbind(1)
+    is_present = gold + predicted > 0  # as in `tally`: types that are in gold or predicted
+    f1 = 200 * correct / (gold + predicted).clamp(min=1)
+    return f1.sum(0) / is_present.sum(0).clamp(min=1)
 
 
 def main(arguments: list[str] | None = None) -> int:
