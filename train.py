@@ -282,7 +282,9 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         settings.device = device
         encoder = encoders.build_encoder(dict(description["encoder"]))
         types = description["entity_types"], description["relation_types"]
-        run = assemble(settings, encoder, encoders.load_tokenizer(folder), *types)
+        tokenizer = encoders.load_tokenizer(folder)
+        encoders.check_vocabulary(tokenizer, encoder)
+        run = assemble(settings, encoder, tokenizer, *types)
         run.rule = description.get("words", run.rule)  # a run of an earlier version does not say
         Sentence.from_text("", rule=run.rule)  # is it a rule?
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))

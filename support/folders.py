@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.devices import explain_memory
-from support.errors import InputError
+from support.errors import InputError, explain_errors
 from support.files import lines_of, read_text, write_file
 from support.hub import fetch_repository
 from support.processes import processes_started
@@ -103,7 +103,10 @@ def read_history(folder: Path) -> list[dict]:
     path = folder / "history.jsonl"
     if not path.exists():
         return []
-    return [json.loads(line) for line in lines_of(read_text(path))]
+    with explain_errors(path, "an epoch a line, as `python train.py` writes it"):
+        history = [json.loads(line) for line in lines_of(read_text(path))]
+        sum(line["seconds"] for line in history)  # is each a line of an epoch?
+    return history
 
 
 def best_line(history: list[dict]) -> dict:

@@ -471,8 +471,16 @@ def test_a_run_gets_a_folder_of_its_own_that_is_never_written_over(tmp_path, mon
 
 def test_the_history_of_a_run_is_a_line_an_epoch(tmp_path):
     assert folders.read_history(tmp_path) == []
-    (tmp_path / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    assert folders.read_history(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+    (tmp_path / "history.jsonl").write_text('{"epoch": 1, "seconds": 1}\n{"epoch": 2, "seconds": 2.5}\n')
+    assert folders.read_history(tmp_path) == [{"epoch": 1, "seconds": 1}, {"epoch": 2, "seconds": 2.5}]
+
+
+@pytest.mark.parametrize("text", ["{", "3", "[]", "{}", '{"seconds": "x"}', "\x00"])
+def test_a_history_of_something_else_is_one_line(tmp_path, text):
+    (tmp_path / "history.jsonl").write_text(text)
+    with pytest.raises(InputError, match=f"^{tmp_path}/history.jsonl: .* must be an epoch a line") as error:
+        folders.read_history(tmp_path)
+    assert len(error.value.lines) == 1
 
 
 def test_the_best_epoch_is_the_first_of_the_best_on_dev_and_else_the_last():
