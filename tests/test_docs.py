@@ -109,7 +109,7 @@ def test_the_code_of_the_reproduction_prints_the_rows_above_it(monkeypatch, caps
     (code,) = re.findall(r"```python\n(.*?)```", DOCS["reproduction.md"], re.S)
     exec(code, {})
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 6 and printed in DOCS["reproduction.md"]
+    assert printed.count("\n") >= 6 and printed in DOCS["reproduction.md"]
 
 
 @pytest.mark.slow
