@@ -24,9 +24,8 @@ def read_document(number: int, document, where: str) -> list[dict]:
     if len(set(lengths := [len(document[name]) for name in COLUMNS])) > 1:
         raise InputError(f"{where}, {', '.join(COLUMNS)}: of lengths {lengths}; must be equally long")
     key, sentences, shift = document.get("doc_key"), [], 0
-    name = number if key is None else key
     for index, (words, *annotations) in enumerate(zip(*map(document.get, COLUMNS))):
-        record = {"tokens": words, "document": key or where, "orig_id": f"{name}:{index}"}
+        record = {"tokens": words, "document": key or where, "orig_id": f"{key or number}:{index}"}
         sentences.append((record, *annotations, shift, f"{where}, sentence {index}"))
         shift += len(words)
     return [record for record in read_each(annotate, sentences) if record["tokens"]]

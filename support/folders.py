@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint.safetensors"  # it is there while a run is on its way
 
 
 class NotResumable(InputError):
-    """A checkpoint and what is to go on with it do not fit."""
+    """To go on would not help: a checkpoint is not this run's, or what ended it would happen again."""
 
 
 def new_folder(settings, method: str) -> Path:
