@@ -224,8 +224,7 @@ def render(pairs: list[tuple], form: str, title: str, colour: bool) -> str:
     """Sentences, each with its gold or None, as "text", "json" (a list), "jsonl" or "html" (a page)."""
     if form == "html":
         return page(pairs, title)
-    if form == "jsonl":
-        return "\n".join(json.dumps(sentence.to_record()) for sentence, _ in pairs)
-    if form == "json":
-        return "[" + ",\n".join(json.dumps(sentence.to_record()) for sentence, _ in pairs) + "]"
+    if form in ("json", "jsonl"):
+        lines = [json.dumps(sentence.to_record()) for sentence, _ in pairs]
+        return "\n".join(lines) if form == "jsonl" else "[" + ",\n".join(lines) + "]"
     return "\n".join(show(sentence, gold, colour) for sentence, gold in pairs)
