@@ -1,5 +1,5 @@
-"""Right answers to the exercises in other styles than ours, and wrong ones in other forms than those of
-`tools/exercises.py`. A check passes all of the former, and gives each of the latter its name."""
+"""Right answers to the exercises in other styles than `tools/answers.py`, and wrong ones in other forms than
+those of `tools/exercises.py`. A check passes all of the former, and gives each of the latter its name."""
 
 import copy
 import itertools
@@ -385,19 +385,145 @@ def has_no_gradient_by_its_query(weights, Q, K, mask):
 # -- §3.4  Training, scores, and an ablation -----------------------------------------------------------------
 
 
-@right("joint_loss")
-def loss_of_two_terms(L_s, L_r):
-    return 0.4 * L_s + 0.6 * L_r
+@right("mask_inside")
+def inside_by_loops(spans, n):
+    mask = torch.zeros(*spans.shape[:2], n, dtype=torch.bool)
+    for b, sentence in enumerate(spans.tolist()):
+        for s, (start, end) in enumerate(sentence):
+            mask[b, s, start:end] = True
+    return mask
+
+
+@right("mask_inside")
+def inside_by_cumulative_sums(spans, n):
+    steps = torch.zeros(*spans.shape[:2], n + 1, dtype=torch.long)
+    steps.scatter_add_(-1, spans[..., :1], torch.ones_like(spans[..., :1]))
+    steps.scatter_add_(-1, spans[..., 1:], -torch.ones_like(spans[..., 1:]))
+    return steps.cumsum(-1)[..., :n] > 0
+
+
+@right("token_scores")
+def scores_by_index(X, mlp):
+    return mlp(X)[..., 0]
+
+
+@right("token_scores")
+def scores_by_sentence(X, mlp):
+    return torch.stack([mlp(sentence).reshape(-1) for sentence in X])
+
+
+@right("span_context")
+def context_by_expand(F_s, X, is_token, attend):
+    return attend(query=F_s, context=X, mask=is_token.unsqueeze(1).expand(-1, F_s.shape[1], -1))
+
+
+@right("span_representation")
+def representation_by_parts(T_s, F_s, H_s, W):
+    return torch.cat((torch.cat((T_s, F_s), dim=2), torch.cat((H_s, W), dim=2)), dim=2)
+
+
+@right("first_layer")
+def layer_by_einsum(T_s, F_s, X, W, spans, linear):
+    D, out = X.shape[-1], linear.bias
+    for k, part in enumerate((T_s, F_s)):
+        out = out + torch.einsum("bsd,hd->bsh", part, linear.weight[:, k * D : (k + 1) * D])
+    for end, k in ((spans[..., 0], 2), (spans[..., 1] - 1, 3)):
+        once = nn.functional.linear(X, linear.weight[:, k * D : (k + 1) * D])
+        out = out + once[rows_of(end), end]
+    return out + nn.functional.linear(W, linear.weight[:, 4 * D :])
+
+
+@right("first_layer")
+def layer_of_the_whole(T_s, F_s, X, W, spans, linear):
+    return linear(torch.cat([T_s, F_s, spanrel.span_ends(X, spans), W], -1))
+
+
+@right("classify_spans")
+@right("classify_relations")
+def posterior_by_torch(R_s, ffnn):
+    return torch.softmax(ffnn(R_s), dim=-1)
+
+
+@right("classify_spans")
+@right("classify_relations")
+def posterior_by_logsumexp(R_s, ffnn):
+    z = ffnn(R_s)
+    return (z - z.logsumexp(-1, keepdim=True)).exp()
+
+
+@right("filter_spans")
+def filtration_by_loops(y_s, is_span):
+    rows = []
+    for y, there in zip(y_s, is_span):
+        rows.append([s for s in range(len(y)) if there[s] and y[s].argmax() != 0])
+    most = max(map(len, rows))
+    kept = torch.tensor([row + [0] * (most - len(row)) for row in rows], dtype=torch.long)
+    mask = torch.tensor([[True] * len(row) + [False] * (most - len(row)) for row in rows], dtype=torch.bool)
+    return kept.reshape(len(rows), most), mask.reshape(len(rows), most)
+
+
+@right("filter_spans")
+def filtration_by_padding(y_s, is_span):
+    keep = is_span & (y_s.max(-1).indices != 0)
+    rows = [row.nonzero()[:, 0] for row in keep]
+    kept = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    return [kept, torch.arange(kept.shape[1]) < keep.sum(-1, keepdim=True)]
+
+
+@right("local_context")
+def local_context_by_name(H_r, X, between, attend):
+    return attend(mask=between, context=X, query=H_r)
+
+
+@right("relation_representation")
+def pair_by_hstack(H_r, F_r, T_r, ffnn_F, ffnn_T):
+    return torch.concat((H_r, ffnn_F(F_r), ffnn_T(T_r)), dim=-1)
+
+
+@right("multi_head")
+def heads_by_loops(Q, K, V, mask, heads):
+    slices = [rows.chunk(heads, -1) for rows in (Q, K, V)]
+    mixed = []
+    for q, k, v in zip(*slices):
+        mixed.append(spanrel.masked_softmax(q @ k.mT / math.sqrt(q.shape[-1]), mask) @ v)
+    return torch.cat(mixed, -1)
+
+
+@right("multi_head")
+def heads_by_einsum(Q, K, V, mask, heads):
+    q, k, v = (rows.reshape(*rows.shape[:2], heads, -1) for rows in (Q, K, V))
+    scores = torch.einsum("bqhd,bnhd->bhqn", q, k) / (Q.shape[-1] / heads) ** 0.5
+    weights = scores.masked_fill(~mask[:, None], -1e30).softmax(-1) * mask[:, None]
+    return torch.einsum("bhqn,bnhd->bqhd", weights, v).reshape(*Q.shape[:2], -1)
+
+
+@right("reading_of")
+def reading_by_autograd(z, t, gradient):
+    z = z.clone().requires_grad_()
+    spanrel.softmax_bce(z[None, None], t[None, None]).sum().backward()
+    return "softmax-bce" if torch.allclose(z.grad, gradient, atol=1e-5) else "softmax-ce"
+
+
+@right("reading_of")
+def reading_by_cross_entropy(z, t, gradient):
+    z = z.clone().requires_grad_()
+    nn.functional.cross_entropy(z, t.argmax()).backward()
+    return "softmax-ce" if (z.grad - gradient).abs().max() < 1e-5 else "softmax-bce"
 
 
 @right("joint_loss")
-def loss_by_dot_product(L_s, L_r):
-    return torch.stack([L_s, L_r]) @ torch.tensor([0.4, 0.6])
+def loss_of_two_terms(L_s, L_r, span_weight=0.4, relation_weight=0.6):
+    return L_s * span_weight + L_r * relation_weight
 
 
 @right("joint_loss")
-def loss_by_lerp(L_s, L_r):
-    return torch.lerp(L_s, L_r, 0.6)
+def loss_by_dot_product(L_s, L_r, *weights):
+    return torch.stack([L_s, L_r]) @ torch.tensor(weights or [0.4, 0.6], dtype=L_s.dtype)
+
+
+@right("joint_loss")
+def loss_by_add(L_s, L_r, span_weight=0.4, relation_weight=0.6):
+    return torch.add(span_weight * L_s, L_r, alpha=relation_weight)
 
 
 @right("idle_share")
@@ -695,13 +821,13 @@ def ignores_by_the_largest_of_the_opposite(weights, Q, K, mask):
 
 
 @wrong("joint_loss", LOST)
-def loss_of_items(L_s, L_r):
-    return 0.4 * L_s.item() + 0.6 * L_r.item()
+def loss_of_items(L_s, L_r, span_weight=0.4, relation_weight=0.6):
+    return span_weight * L_s.item() + relation_weight * L_r.item()
 
 
 @wrong("joint_loss", LOST)
-def loss_in_a_new_tensor(L_s, L_r):
-    return torch.tensor(0.4 * float(L_s) + 0.6 * float(L_r))
+def loss_in_a_new_tensor(L_s, L_r, span_weight=0.4, relation_weight=0.6):
+    return torch.tensor(span_weight * float(L_s) + relation_weight * float(L_r))
 
 
 @wrong("idle_share", "count spans, not entities")
@@ -712,3 +838,31 @@ def idle_by_entities(sentences, rate):
             n, k = len(s.entities), len(s.relations)
             flags.append(n * (n - 1) - k < rate * k)
     return sum(flags) / len(flags)
+
+
+@wrong("multi_head", "√d of a slice")
+def heads_with_the_root_of_the_whole(Q, K, V, mask, heads):
+    q, k, v = (spanrel.split_heads(rows, heads) for rows in (Q, K, V))
+    weights = (q @ k.mT / math.sqrt(Q.shape[-1])).masked_fill(~mask[:, None], -1e9).softmax(-1)
+    return (weights * mask[:, None] @ v).transpose(1, 2).flatten(2)
+
+
+@wrong("first_layer", "the bias is forgotten")
+def layer_without_bias(T_s, F_s, X, W, spans, linear):
+    return torch.cat([T_s, F_s, spanrel.span_ends(X, spans), W], -1) @ linear.weight.T
+
+
+@wrong("filter_spans", "class 0 is NoneEntity")
+def filtration_of_padding_alone(y_s, is_span):
+    kept = is_span.int().argsort(dim=-1, descending=True, stable=True)[:, : int(is_span.sum(-1).max())]
+    return kept, is_span.gather(1, kept)
+
+
+@wrong("reading_of", "always")
+def reading_by_the_sum(z, t, gradient):
+    return "softmax-ce" if gradient.sum().abs() < 1e-4 else "softmax-bce"
+
+
+@wrong("span_context", "the mask needs a place")
+def context_with_a_flat_mask(F_s, X, is_token, attend):
+    return attend(F_s, X, is_token)

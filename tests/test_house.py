@@ -20,7 +20,7 @@ ALLOWED = {
     "data": {"corpora", "support"},
     "train": {*MODEL, "data"},
     "tools": PROGRAM,
-    "tools.exercises": {*PROGRAM, "test_spanrel"},  # they grade an answer by the proof
+    **dict.fromkeys(("tools.checks", "tools.exercises"), {*PROGRAM, "test_spanrel"}),  # graded by the proof
     "test_spanrel": {*PROGRAM, "tests"},
     "tests": {*PROGRAM, "tools", "test_spanrel"},
     "conftest": set(),

@@ -14,10 +14,11 @@ from helpers import HERE
 
 from data import enumerate_spans
 from spanrel import EQUATIONS, span_ends, span_specific
-from tools import lesson
-from tools.exercises import EXERCISES, check
+from tools import answers, lesson, solutions
+from tools.exercises import EXERCISES, beside, check, grade
 
-ADDED = EXERCISES["leaky_weights"].properties + EXERCISES["attend"].properties  # to those of test_spanrel.py
+OWN = ("leaky_weights", "first_layer", "attend", "multi_head", "reading_of")  # not only test_spanrel.py's
+ADDED = [holds for name in OWN for holds in EXERCISES[name].properties]
 FILE = HERE / "tutorial.ipynb"
 WHOLE = json.loads(FILE.read_text(encoding="utf-8"))
 NOTEBOOK = WHOLE["cells"]
@@ -44,6 +45,7 @@ def test_every_check_passes_our_answer_and_names_each_misconception(name, capsys
     exercise = EXERCISES[name]
     assert check(name, exercise.ours) == exercise.points and "passed" in capsys.readouterr().out
     assert check(name, lambda *inputs: None) == 0 and capsys.readouterr().out == f"{name}: not written yet\n"
+    assert check(name, nbgraders_stub) == 0 and capsys.readouterr().out == f"{name}: not written yet\n"
     assert check(name, lambda *inputs: print(end="")) == 0
     assert "return" in capsys.readouterr().out or exercise.many
     for misconception, wrong in exercise.wrong.items():
@@ -54,6 +56,11 @@ def test_every_check_passes_our_answer_and_names_each_misconception(name, capsys
     assert check(name, lambda *inputs: 1 / 0) == 0 and "not yet" in capsys.readouterr().out
 
 
+def nbgraders_stub(X):
+    # YOUR CODE HERE
+    raise NotImplementedError()
+
+
 def shows_what_it_found(message, exercise):
     """Asserts that a rejection gives an input, the answer, and an expected one that looks different."""
     assert "  smallest input:  " in message or "  counterexample:  " in message
@@ -62,13 +69,16 @@ def shows_what_it_found(message, exercise):
     assert expected != [yours] and len(expected) == (0 if exercise.many else 1)
 
 
-def test_there_are_a_hundred_wrong_answers_and_forty_right_ones_and_some_for_each_exercise():
-    assert sum(len(exercise.wrong) for exercise in EXERCISES.values()) >= 150
+def test_there_are_hundreds_of_wrong_answers_and_right_ones_in_other_styles_for_each_exercise():
+    assert sum(len(exercise.wrong) for exercise in EXERCISES.values()) >= 300
     assert min(len(exercise.wrong) for exercise in EXERCISES.values()) >= 5
     assert len(RIGHT) >= 60 and {name for name, _ in RIGHT} == EXERCISES.keys()
 
 
-@pytest.mark.parametrize("name, answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
+PUBLISHED = [(name, getattr(answers, name)) for name in EXERCISES]  # in the solved notebook
+
+
+@pytest.mark.parametrize("name, answer", RIGHT + PUBLISHED, ids=lambda v: getattr(v, "__name__", v))
 def test_every_check_passes_right_answers_in_other_styles(name, answer, capsys):
     points = check(name, answer)
     assert points == EXERCISES[name].points, capsys.readouterr().out
@@ -139,6 +149,101 @@ def test_an_answer_that_changes_its_arguments_is_one_mistake_and_spoils_no_later
     if places and not exercise.many:
         assert check(name, careless) == 0 and "changes its arguments" in capsys.readouterr().out
         assert check(name, exercise.ours) == exercise.points
+
+
+def test_what_is_drawn_beside_what_is_expected_is_the_answer_its_error_or_a_word():
+    alpha, X = torch.ones(1, 1, 2), torch.ones(1, 2, 3)
+    yours, expected = beside("span_specific", span_specific, alpha, X)
+    assert torch.equal(yours, expected)
+    yours, expected = beside("span_specific", lambda alpha, X: 1 / 0, alpha, X)
+    assert yours == "ZeroDivisionError: division by zero" and expected.shape == (1, 1, 3)
+    assert beside("span_specific", nbgraders_stub, alpha, X)[0] == "not written yet"
+
+
+# -- For marks that count, and for teachers ------------------------------------------------------------------
+
+CHEATS = {
+    "an alias": "span_ends = spanrel.span_ends",
+    "a call": "def span_ends(X, spans):\n    return spanrel.span_ends(X, spans)",
+    "by the number": "def span_ends(X, spans):\n    return spanrel.EQUATIONS['1'](X, spans)",
+    "an import": "def span_ends(X, spans):\n    import tools.answers as a\n    return a.span_ends(X, spans)",
+    "kept": "kept = spanrel.span_ends\ndef span_ends(X, spans):\n    return kept(X, spans)",
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_an_answer_that_is_or_calls_ours_passes_the_check_but_earns_no_marks(cheat, capsys):
+    place = {"spanrel": lesson.spanrel}
+    exec(CHEATS[cheat], place)
+    assert check("span_ends", place["span_ends"]) == 1
+    assert grade("span_ends", place["span_ends"]) == 0
+    assert re.search("that is ours|must not call ours", capsys.readouterr().out)
+    assert lesson.spanrel.span_ends is span_ends and EQUATIONS["1"] is span_ends
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_honest_answer_earns_all_marks(name):
+    place = {"spanrel": lesson.spanrel, "torch": torch}
+    exec(inspect.getsource(getattr(answers, name)), place)
+    assert grade(name, place[name]) == EXERCISES[name].points
+
+
+def without_solutions(text):
+    """A cell as nbgrader gives it to students."""
+    return re.sub("    ### BEGIN SOLUTION.*?    ### END SOLUTION", "    ...  # yours", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_solved_notebook_without_its_answers_is_the_notebook(hidden, tmp_path, capsys):
+    file = tmp_path / "solved.ipynb"
+    assert lesson.main(["--solutions", str(file), *["--hidden"] * hidden]) == 0
+    solved = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    hides = answered = 0
+    for cell, old in zip(solved, NOTEBOOK, strict=True):
+        text = "".join(cell["source"])
+        answered += "### BEGIN SOLUTION" in text
+        if "### BEGIN HIDDEN TESTS" in text:
+            hides += 1
+            assert text == solutions.HIDDEN and cell["metadata"]["nbgrader"]["grade"]
+        else:
+            assert without_solutions(text) == "".join(old["source"]) and cell["metadata"] == old["metadata"]
+    assert hides == hidden and answered == len(EXERCISES)
+    rubric = (tmp_path / "solved.md").read_text(encoding="utf-8")
+    points = sum(exercise.points for exercise in EXERCISES.values())
+    assert f"All exercises together: {points} points" in rubric
+    for name, exercise in EXERCISES.items():
+        assert f"## {name}, {exercise.points} point" in rubric
+        assert all(f"- {mistake}\n" in rubric for mistake in exercise.wrong)
+
+
+def test_the_checks_that_are_released_hold_no_reference():
+    released = solutions.HIDDEN.partition("### BEGIN HIDDEN TESTS")[0]
+    assert "tools" not in released
+    place = {}
+    exec(released, place)
+    assert place["check"]("span_ends", span_ends) == 0
+    assert place["beside"]("span_ends", lambda X: X, 5) == (5, "shown when it is marked")
+    for cell in CODE:
+        assert cell["source"] == solutions.CHECKS or "tools.exercises" not in cell["source"]
+
+
+@pytest.mark.parametrize("given, words", [
+    (["--solutions", "solved.txt"], "a notebook ends in .ipynb"),
+    (["--solutions", str(FILE)], "this is the lesson itself"),
+    (["--execute", "--hidden"], "--hidden goes with --solutions"),
+])  # fmt: skip
+def test_solutions_are_written_beside_the_lesson_and_not_over_it(given, words, capsys):
+    before = FILE.read_bytes()
+    assert lesson.main(given) == 2 and words in capsys.readouterr().err
+    assert FILE.read_bytes() == before
+
+
+def test_functions_stand_in_place_of_ours_for_a_while():
+    ours = lesson.spanrel.span_ends, lesson.train.joint_loss
+    with lesson.in_place(span_ends=abs, joint_loss=max, attend=min):
+        assert (lesson.spanrel.span_ends, lesson.train.joint_loss) == (abs, max)
+        assert not hasattr(lesson.spanrel, "attend")
+    assert (lesson.spanrel.span_ends, lesson.train.joint_loss) == ours
 
 
 # -- The notebook --------------------------------------------------------------------------------------------
@@ -317,12 +422,19 @@ def check_differences(text, live, stored):
 @pytest.mark.slow
 @pytest.mark.lesson
 @pytest.mark.parametrize("seed, quick", [("1", "0"), ("2", "1")], ids=["trains", "reads"])
-def test_the_notebook_runs_with_another_seed_and_says_what_its_figures_say(seed, quick, monkeypatch):
+def test_the_notebook_runs_with_another_seed_and_says_what_its_figures_say(
+    seed, quick, monkeypatch, tmp_path
+):
+    """The one that trains is solved, so that a model is made of the answers; the other one is as it is."""
     nbclient = pytest.importorskip("nbclient", reason="the lesson's packages: uv run --group lesson")
     nbformat = pytest.importorskip("nbformat")
     monkeypatch.setenv("SPANREL_SEED", seed)
     monkeypatch.setenv("QUICK", quick)
-    notebook = nbformat.read(FILE, as_version=4)
+    file = FILE
+    if quick == "0":
+        file = tmp_path / "solved.ipynb"
+        solutions.write_solutions(FILE, file, hidden=False)
+    notebook = nbformat.read(file, as_version=4)
     source = "print(json.dumps([*records.values(), *mistakes.values()]))"
     notebook.cells.append(nbformat.v4.new_code_cell(source))
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": HERE}}).execute()
@@ -337,3 +449,9 @@ def test_the_notebook_runs_with_another_seed_and_says_what_its_figures_say(seed,
     text = "\n" + "".join(map(printed, again))
     check_tables(text, live, lesson.stored_records())
     check_differences(text, live, lesson.stored_records())
+    if quick == "0":
+        assert "17 of 17 parts of the model are yours" in text
+        form = r"^F1 on test: entity ([\d.]+), relation ([\d.]+)"
+        ((entity, relation),) = re.findall(form, text, re.MULTILINE)
+        f1 = live["multihead"]["f1"]  # the answers sum in another order, so rounding differs
+        assert [float(entity), float(relation)] == pytest.approx([f1["entity"], f1["relation"]], abs=3)

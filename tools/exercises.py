@@ -1,13 +1,11 @@
 """The exercises of `tutorial.ipynb`, which check themselves: `check("span_ends", span_ends)`.
-An exercise has our answer, small inputs of two sentences, and the wrong answers that students really write,
-each under the name of its misconception. It also has properties of `test_spanrel.py` or of this file, which
-take the student's function in the place of ours. Where an answer is differentiated, so is the student's."""
+`tools/checks.py` says how. Our answers are `spanrel`'s functions or those of `tools/answers.py`."""
 
-import copy
+import contextlib
 import inspect
 import itertools
 import math
-from dataclasses import dataclass
+import sys
 from functools import partial
 from operator import attrgetter
 from unittest.mock import patch
@@ -15,56 +13,23 @@ from unittest.mock import patch
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
+import data
 import spanrel
 import test_spanrel as proof
-from data import Entity, Relation, Sentence, enumerate_spans
-from spanrel import masked_softmax, take
+from baselines.readings import READINGS
+from data import Entity, Relation, Sentence
+from spanrel import EQUATIONS, Config, masked_softmax, take
 from support.scores import prf
 from test_spanrel import Case, D, batch, cases, dot, same, softmax, weighted_sum
-
-AGAIN = "each sentence has its own numbers: here the first one's stand for all"
-ALONE = "each sentence has its answer: here it is that of the first one alone"
-ARRAY = "a tensor, please, not an array of numpy"
-LOST = "the numbers are right, but the gradient is lost: no .item(), .detach(), no_grad or numpy"
-NAN = "the numbers are right, but the gradient is NaN: there is 0 / 0 where the mask is empty [L5]"
-
-
-@dataclass
-class Exercise:
-    """What `check` knows of an exercise. Where many answers are right, only the properties decide."""
-
-    ours: object
-    inputs: list[tuple]
-    wrong: dict[str, object]
-    properties: tuple = ()
-    points: int = 1
-    many: bool = False
-    batched: bool = False  # the answer and all tensors given have the dimension B
-    differentiated: bool = False  # training needs the gradient of the answer
-
-    def __post_init__(self):
-        self.ours = inspect.unwrap(self.ours)  # without the checks of its shapes, which take time
-        if self.batched:
-            self.wrong[AGAIN] = lambda *inputs: self.ours(*first_sentence(inputs, again=True))
-            self.wrong[ALONE] = lambda *inputs: self.ours(*first_sentence(inputs))
-            self.wrong[ARRAY] = lambda *inputs: self.ours(*inputs).detach().numpy()
-        if self.differentiated:
-            self.wrong[LOST] = lambda *inputs: self.ours(*inputs).detach()
-
-
-def first_sentence(inputs, again=False):
-    """The inputs of the first sentence, alone or again for each sentence."""
-    chosen = []
-    for value in inputs:
-        if isinstance(value, torch.Tensor):
-            value = value[:1].expand_as(value) if again else value[:1]
-        chosen.append(value)
-    return chosen
-
+from tools import answers
+from tools.answers import attend, ignores_query, leaky_weights, without_width
+from tools.checks import FLOAT32, NAN, Exercise, faults, is_stub, misconception, outcome
 
 EXERCISES: dict[str, Exercise] = {}
+BOTH = ("softmax-bce", "softmax-ce")  # readings of L6 in which y is a Softmax
 
 # -- Answers and properties of our own, and wrong answers that take their mistake as an argument -------------
 
@@ -73,11 +38,6 @@ def spans_off(start, widest, last, n, k):
     """`enumerate_spans`, but its bounds are off: 1, 0, 0 is right."""
     spans = itertools.product(range(n), range(n + k + 1))
     return [(i, j) for i, j in spans if i + start <= j <= min(i + k + widest, n + last)]
-
-
-def leaky_weights(V, inside):
-    """A distribution, but over the sentence, not the span."""
-    return V.softmax(-1)[:, None].expand(inside.shape)
 
 
 def the_weights_of_each_span_sum_to_one_in_every_sentence(leaky_weights):
@@ -116,11 +76,6 @@ def mask_by(gap, spans, pairs, n):
 def scaled(Q, K):
     """The scores of scaled dot-product attention."""
     return Q @ K.mT / Q.shape[-1] ** 0.5
-
-
-def attend(Q, K, V, mask):
-    """One attention."""
-    return masked_softmax(scaled(Q, K), mask) @ V
 
 
 @given(case=cases())
@@ -168,12 +123,7 @@ def gates(Q, K, mask):
     return (pull(Q).sigmoid() * torch.arange(K.shape[1])).sigmoid() * mask
 
 
-def ignores_query(weights, Q, K, mask):
-    """Whether another query has the same weights."""
-    return torch.allclose(weights(Q, K, mask), weights(2 * Q.flip(-1) + 1, K, mask))
-
-
-def idle_share(
+def counted_share(
     sentences, rate, itself=1, orders=2, related=1, wanted=None, least=1, span=attrgetter("start", "end")
 ):
     """Of the sentences with relations, the share with fewer than `rate` negatives for each of them [L13].
@@ -186,16 +136,10 @@ def idle_share(
     return sum(idle) / len(idle)
 
 
-def micro_f1(gold, predicted, rate="f1"):
+def rate_over(gold, predicted, rate="f1"):
     """F1 (or precision "p", or recall "r") in percent over the items of all sentences."""
     correct = sum(len(a & b) for a, b in zip(gold, predicted))
     return prf(sum(map(len, gold)), sum(map(len, predicted)), correct)[rate]
-
-
-def without_width(model, X, is_token, spans, widths):
-    """R_s with zeros for the width embedding."""
-    R_s = model.represent_spans(X, is_token, spans, widths)
-    return R_s.masked_fill(torch.arange(R_s.shape[-1]) >= R_s.shape[-1] - model.config.width_dim, 0.0)
 
 
 def without_numbers(part, model, *rest):
@@ -211,9 +155,83 @@ def without_weights(model, *rest):
     return model.represent_spans(*rest)
 
 
+def shifted(start, end, spans, n):
+    """`mask_inside`, but the bounds of the spans are off."""
+    return spanrel.mask_inside(spans + torch.tensor([start, end]), n)
+
+
+@given(case=cases())
+def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
+    linear = case.seeded(linear_layer, 4 * D + 3, 5)
+    T_s, F_s, W = case.numbers(case.S, D), case.numbers(case.S, D), case.numbers(case.S, 3)
+    R_s = spanrel.span_representation(T_s, F_s, spanrel.span_ends(case.X, case.padded_spans), W)
+    same(first_layer(T_s, F_s, case.X, W, case.padded_spans, linear), linear(R_s).detach(), FLOAT32)
+
+
+def linear_layer(d_in, d_out, config):
+    """A linear layer, as `Case.seeded` makes modules."""
+    return nn.Linear(d_in, d_out)
+
+
+def layer_of(parts, T_s, F_s, X, W, spans, linear):
+    """`first_layer`, but R_s is made of other parts, or of them in another order."""
+    first, last = take(X, spans[..., 0]), take(X, spans[..., 1] - 1)
+    own = {"T": T_s, "F": F_s, "first": first, "last": last, "end": take(X, spans[..., 1]), "W": W}
+    return linear(torch.cat([own[part] for part in parts.split()], -1))
+
+
+def kept_alone(answer):
+    """What counts of `filter_spans`: where the mask is False, any index will do."""
+    kept, is_entity = answer
+    return kept.where(is_entity, -1), is_entity
+
+
+def kept_by(keep, order=None):
+    """Span filtration by another rule, or in another order."""
+    order = torch.arange(keep.shape[1]).expand(keep.shape) if order is None else order
+    kept = (keep.gather(1, order).int()).argsort(dim=-1, descending=True, stable=True)
+    kept = order.gather(1, kept)[:, : int(keep.sum(-1).max())]
+    return kept, keep.gather(1, kept)
+
+
+def heads_by(mix, Q, K, V, mask, heads):
+    """`multi_head`, but its slices are mixed in another way: mix(Q, K, V, mask)."""
+    slices = [spanrel.split_heads(rows, heads) for rows in (Q, K, V)]
+    return mix(*slices, mask[:, None]).transpose(1, 2).flatten(2)
+
+
+def interleaved(rows, heads):
+    """Heads of every `heads`-th column instead of slices."""
+    return rows.unflatten(-1, (-1, heads)).movedim(-1, 1)
+
+
+@given(case=cases())
+def each_head_is_one_attention_in_its_slice(case, multi_head):
+    Q, V, mask = case.numbers(3, D), case.numbers(case.N, 6), case.numbers(3, case.N) > 0
+    mixed = multi_head(Q, case.X, V, mask, 2)
+    assert mixed.shape == (*Q.shape[:2], 6)
+    for head in range(2):
+        part, own = slice(head * D // 2, (head + 1) * D // 2), slice(3 * head, 3 * head + 3)
+        same(mixed[..., own], attend(Q[..., part], case.X[..., part], V[..., own], mask), FLOAT32)
+
+
+def slope(loss, z, t):
+    """The gradient of the loss of one pair with respect to its scores."""
+    z = z.clone().requires_grad_()
+    loss(z[None, None], t[None, None]).sum().backward()
+    return z.grad
+
+
+@given(z=st.lists(st.floats(-2, 2), min_size=3, max_size=6), true=st.integers(0, 2))
+def each_reading_has_its_gradient(z, true, reading_of):
+    z, t = torch.tensor(z), torch.eye(len(z))[true]
+    for reading in BOTH:
+        assert reading_of(z, t, slope(READINGS[reading], z, t)) == reading
+
+
 # -- §3.1  Spans ---------------------------------------------------------------------------------------------
 
-EXERCISES["enumerate_spans"] = Exercise(enumerate_spans, [(1, 1), (2, 2), (4, 2), (3, 5)], {
+EXERCISES["enumerate_spans"] = Exercise(data.enumerate_spans, [(1, 1), (2, 2), (4, 2), (3, 5)], {
     "end is excluded, so the last span ends at n, not before": partial(spans_off, 1, 0, -1),
     "end is excluded: (i, i) has no word, and (i, j) has j - i words": partial(spans_off, 0, -1, -1),
     "a span of max_width words is a span, too": partial(spans_off, 1, -1, 0),
@@ -221,15 +239,31 @@ EXERCISES["enumerate_spans"] = Exercise(enumerate_spans, [(1, 1), (2, 2), (4, 2)
     "two of them at once: the widest spans and the last word are missing": partial(spans_off, 1, -1, -1),
     "no span ends behind the sentence": partial(spans_off, 1, 0, math.inf),
     "all there, but in another order: by start, then by end":
-        lambda n, k: sorted(enumerate_spans(n, k), key=lambda span: span[::-1]),
+        lambda n, k: sorted(data.enumerate_spans(n, k), key=lambda span: span[::-1]),
     "a sentence shorter than max_width has spans, too":
-        lambda n, k: [(start, end) for start, end in enumerate_spans(n, k) if start + k <= n],
+        lambda n, k: [(start, end) for start, end in data.enumerate_spans(n, k) if start + k <= n],
     "a span is (start, end), not (start, number of words)":
-        lambda n, k: [(start, end - start) for start, end in enumerate_spans(n, k)],
-    "a span is a tuple, which can be a key; a list cannot": lambda n, k: [*map(list, enumerate_spans(n, k))],
-    "words are counted from 0": lambda n, k: [(i + 1, j + 1) for i, j in enumerate_spans(n, k)],
-    "spans of one word alone: up to max_width words, please": lambda n, k: enumerate_spans(n, 1),
+        lambda n, k: [(start, end - start) for start, end in data.enumerate_spans(n, k)],
+    "a span is a tuple, which can be a key; a list cannot":
+        lambda n, k: [*map(list, data.enumerate_spans(n, k))],
+    "words are counted from 0": lambda n, k: [(i + 1, j + 1) for i, j in data.enumerate_spans(n, k)],
+    "spans of one word alone: up to max_width words, please": lambda n, k: data.enumerate_spans(n, 1),
 }, (proof.test_enumeration_is_every_span_up_to_the_width_once,))  # fmt: skip
+
+SPANS = torch.tensor([[[1, 2], [5, 6], [4, 5]], [[1, 3], [6, 7], [1, 6]]])
+masks_are_right = proof.test_the_masks_say_which_wordpieces_are_in_a_span_and_between_two
+EXERCISES["mask_inside"] = Exercise(spanrel.mask_inside, [(SPANS[:, :1], 4), (SPANS, 8)], {
+    "end is excluded: the wordpiece at end is outside": partial(shifted, 0, 1),
+    "start is included: the wordpiece at start is inside": partial(shifted, 1, 0),
+    "end - 1 is the last wordpiece inside, not end - 2": partial(shifted, 0, -1),
+    "the wordpiece before start is outside": partial(shifted, -1, 0),
+    "not all that stands before end is inside: the span has a start": partial(shifted, -99, 0),
+    "not all that stands behind start is inside: the span has an end": partial(shifted, 0, 99),
+    "what is between the ends is inside, too, not the ends alone":
+        lambda s, n: shifted(0, 0, s, n) & ~(shifted(1, 0, s, n) & shifted(0, -1, s, n)),
+    "the mask is inverted: True is inside": lambda s, n: ~spanrel.mask_inside(s, n),
+    "a mask is boolean, as masked_fill and ~ want it": lambda s, n: spanrel.mask_inside(s, n).float(),
+}, (partial(masks_are_right, mask_between=spanrel.mask_between),), batched=True)  # fmt: skip
 
 X = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]], [[5.0, 4.0], [2.0, 7.0], [6.0, 8.0]]])
 ENDS = [(X, torch.tensor(spans)) for spans in ([[[0, 2]], [[1, 2]]], [[[1, 2], [0, 2]], [[0, 2], [1, 2]]])]
@@ -250,6 +284,18 @@ EXERCISES["span_ends"] = Exercise(spanrel.span_ends, ENDS, {
         lambda X, s: spanrel.span_ends(X, s[:1].expand_as(s)),
 }, (proof.test_eq_1_is_the_first_and_the_last_wordpiece, proof.test_eq_1_agrees_with_the_loop),
     batched=True, differentiated=True)  # fmt: skip
+
+MLP = nn.Linear(2, 1)
+MLP.weight.data, MLP.bias.data = torch.tensor([[1.0, -2.0]]), torch.tensor([0.5])
+EXERCISES["token_scores"] = Exercise(spanrel.token_scores, [(X, MLP), (X[:, :1], MLP)], {
+    "a number for each wordpiece, B N: squeeze the last dimension": lambda X, f: f(X),
+    "squeeze(-1): squeeze() takes away any dimension of 1, N too": lambda X, f: f(X).squeeze(),
+    "the MLP is forgotten": lambda X, f: X.sum(-1),
+    "the Softmax comes in (2b): these are scores": lambda X, f: f(X).squeeze(-1).softmax(-1),
+    "a score may be below 0": lambda X, f: f(X).squeeze(-1).relu(),
+    "a score for each wordpiece, not for the mean of the sentence":
+        lambda X, f: f(X.mean(1, True).expand_as(X)).squeeze(-1),
+}, (proof.test_eq_2a_scores_each_token_by_one_shared_mlp,), batched=True, differentiated=True)  # fmt: skip
 
 V = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
 IN = torch.tensor([[[True, True, False], [False, False, True]], [[False, True, True], [True, True, False]]])
@@ -319,6 +365,101 @@ EXERCISES["leaky_weights"] = Exercise(leaky_weights, [(V, IN)], {
 }, (the_weights_of_each_span_sum_to_one_in_every_sentence, what_is_outside_of_a_span_has_a_share,
     a_broken_mask_is_caught_by_the_property_of_eq_2b), 2, many=True)  # fmt: skip
 
+LOOKS = spanrel.General(2, 2, Config())
+LOOKS.W.weight.data = torch.tensor([[1.0, 0.5], [-0.5, 2.0]])
+TOKENS = torch.tensor([[True, True, False], [True, True, True]])
+F = torch.tensor([[[1.0, 0.0], [0.5, 1.0]], [[0.0, 1.0], [1.0, -1.0]]])
+ASKING = [(F[:, :1], X, TOKENS, LOOKS), (F, X, TOKENS, LOOKS)]
+EXERCISES["span_context"] = Exercise(spanrel.span_context, ASKING, {
+    "no mask: [SEP] and padding are seen": lambda F, X, m, f: f(F, X, torch.ones_like(m)[:, None]),
+    "the mask is inverted: True is a wordpiece of the sentence": lambda F, X, m, f: f(F, X, ~m[:, None]),
+    "the query is F_s, and the sentence is key and value: F_s stands first":
+        lambda F, X, m, f: f(X, F, m[:, None]),
+    "the mask needs a place for the queries: is_token[:, None]": lambda F, X, m, f: f(F, X, m),
+    "T_s is the attention alone, F_s comes in with (4)": lambda F, X, m, f: f(F, X, m[:, None]) + F,
+    "the attention is missing: not a mean of the sentence":
+        lambda F, X, m, f: (X * m[..., None]).sum(1, True).expand_as(F) / m.sum(1)[:, None, None],
+    "the spans are not asked each for itself: all queries are the mean":
+        lambda F, X, m, f: f(F.mean(1, True).expand_as(F) + 1, X, m[:, None]),
+}, (proof.test_eq_3_attends_over_cls_and_the_sentence_but_not_sep,),
+    batched=True, differentiated=True)  # fmt: skip
+
+ENDS_OF = torch.arange(16.0).reshape(2, 2, 4).cos()
+WIDTHS = torch.arange(12.0).reshape(2, 2, 3)
+OF_A_SPAN = (F, F + 3, ENDS_OF, WIDTHS)
+ONE_SPAN = tuple(part[:, :1] for part in OF_A_SPAN)
+EXERCISES["span_representation"] = Exercise(spanrel.span_representation, [ONE_SPAN, OF_A_SPAN], {
+    "T_s stands first": lambda T, F, H, W: torch.cat([F, T, H, W], -1),
+    "F_s stands before H_s": lambda T, F, H, W: torch.cat([T, H, F, W], -1),
+    "the width stands last": lambda T, F, H, W: torch.cat([W, T, F, H], -1),
+    "the width is missing": lambda T, F, H, W: torch.cat([T, F, H], -1),
+    "the context T_s is missing": lambda T, F, H, W: torch.cat([F, H, W], -1),
+    "[ ; ] is concatenation, not addition": lambda T, F, H, W: torch.cat([T + F, H, W], -1),
+    "side by side in each span, dim -1: not one under the other":
+        lambda T, F, H, W: torch.cat([T, F, H, W], 1),
+}, (proof.test_eq_4_concatenates_in_the_papers_order, proof.test_eq_4_agrees_with_the_loop),
+    batched=True, differentiated=True)  # fmt: skip
+
+LAYER = nn.Linear(11, 2)
+LAYER.weight.data = torch.arange(22.0).reshape(2, 11).remainder(5) - 2
+LAYER.bias.data = torch.tensor([1.0, -1.0])
+PARTS = (F, F + 3, X, WIDTHS, torch.tensor([[[0, 2], [0, 1]], [[0, 2], [1, 2]]]), LAYER)
+EXERCISES["first_layer"] = Exercise(answers.first_layer, [PARTS], {
+    "the bias is forgotten": lambda *x: layer_of("T F first last W", *x) - x[-1].bias,
+    "the bias is added once, not with each part":
+        lambda *x: layer_of("T F first last W", *x) + 4 * x[-1].bias,
+    "F_s and T_s are swapped: (4) begins with T_s": partial(layer_of, "F T first last W"),
+    "the first and the last wordpiece are swapped": partial(layer_of, "T F last first W"),
+    "the last wordpiece is that at end - 1": partial(layer_of, "T F first end W"),
+    "the first wordpiece stands twice": partial(layer_of, "T F first first W"),
+    "the width's columns are the last ones": partial(layer_of, "W T F first last"),
+    "this is the layer, not R_s: W · R_s + b": lambda T, F, X, W, s, f: spanrel.span_representation(
+        T, F, spanrel.span_ends(X, s), W),
+    "the ReLU comes behind the layer": lambda *x: layer_of("T F first last W", *x).relu(),
+}, (the_first_layer_taken_apart_is_that_of_eq_4,), 3, batched=True, differentiated=True)  # fmt: skip
+
+SCORES = nn.Linear(2, 3)
+SCORES.weight.data = torch.tensor([[1.0, 0.5], [-1.0, 1.0], [0.0, 0.5]])
+SCORES.bias.data = torch.tensor([0.0, 1.0, 0.5])
+SOFTMAX = {  # what is made of (5) and (10)
+    "the Softmax is missing: these are the scores": lambda R, f: f(R),
+    "softmax over the wrong axis: it runs over the types": lambda R, f: f(R).softmax(1),
+    "a Sigmoid for each type does not sum to 1": lambda R, f: f(R).sigmoid(),
+    "one Softmax, not two": lambda R, f: f(R).softmax(-1).softmax(-1),
+    "the posterior, not its logarithm": lambda R, f: f(R).log_softmax(-1),
+    "the FFNN is missing": lambda R, f: R.softmax(-1),
+    "the posterior of each type, not the type alone": lambda R, f: f(R).argmax(-1),
+}
+EXERCISES["classify_spans"] = Exercise(
+    spanrel.classify_spans, [(F[:, :1], SCORES), (F, SCORES)], dict(SOFTMAX),
+    (partial(proof.test_eq_5_agrees_with_the_loop, span_scores=spanrel.span_scores),),
+    batched=True, differentiated=True)  # fmt: skip
+
+POSTERIOR = torch.tensor([[[0.1, 0.3, 0.6], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.1, 0.8, 0.1]],
+                          [[0.4, 0.3, 0.3], [0.2, 0.1, 0.7], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]]])  # fmt: skip
+IS_SPAN = torch.tensor([[True] * 4, [True, True, True, False]])
+FILTERED = [(POSTERIOR[:, :3], IS_SPAN[:, :3]), (POSTERIOR, IS_SPAN)]
+EXERCISES["filter_spans"] = Exercise(spanrel.filter_spans, FILTERED, {
+    "class 0 is NoneEntity: such a span is dropped": lambda y, m: kept_by(m),
+    "padding is no span: is_span is False there": lambda y, m: kept_by(y.argmax(-1) > 0),
+    "the highest class decides: it need not be above a half":
+        lambda y, m: kept_by((y[..., 1:].amax(-1) > 0.5) & m),
+    "all but NoneEntity together may outweigh it: the highest class decides":
+        lambda y, m: kept_by((y[..., 0] < 0.5) & m),
+    "in the order of the spans, not of their posteriors": lambda y, m: kept_by(
+        (y.argmax(-1) > 0) & m, y.amax(-1).argsort(-1, descending=True)),
+    "in the order of the spans: sort with stable=True": lambda y, m: kept_by(
+        (y.argmax(-1) > 0) & m, torch.arange(y.shape[1]).flip(0).expand(m.shape)),
+    "the mask is False where a sentence has fewer entities than another":
+        lambda y, m: (spanrel.filter_spans(y, m)[0], torch.ones_like(spanrel.filter_spans(y, m)[1])),
+    "as many columns as the sentence with most entities has, not as there are spans": lambda y, m: (
+        kept_by(m | ~m, ((y.argmax(-1) > 0) & m).int().argsort(-1, descending=True, stable=True))[0],
+        ((y.argmax(-1) > 0) & m).sort(-1, descending=True)[0]),
+    "the types are not asked for: which spans, as indexes": lambda y, m: (
+        take(y, spanrel.filter_spans(y, m)[0]).argmax(-1), spanrel.filter_spans(y, m)[1]),
+}, (proof.test_span_filtration_keeps_what_is_not_none_entity,), 2, batched=True,
+    compared=kept_alone)  # fmt: skip
+
 # -- §3.2  Relations -----------------------------------------------------------------------------------------
 
 FFNN = nn.Linear(2, 2)
@@ -344,8 +485,6 @@ EXERCISES["relation_tuple"] = Exercise(spanrel.relation_tuple, [(X, ONE, FFNN), 
 }, (proof.test_eq_6_reduces_both_arguments_by_one_ffnn_head_first,
     proof.test_eq_6_agrees_with_the_loop), batched=True, differentiated=True)  # fmt: skip
 
-masks_are_right = proof.test_the_masks_say_which_wordpieces_are_in_a_span_and_between_two
-SPANS = torch.tensor([[[1, 2], [5, 6], [4, 5]], [[1, 3], [6, 7], [1, 6]]])
 PAIRS = torch.tensor([[[0, 1], [1, 0], [0, 2], [1, 2]], [[1, 0], [0, 1], [0, 2], [2, 1]]])
 EXERCISES["mask_between"] = Exercise(spanrel.mask_between, [(SPANS, PAIRS[:, :1], 8), (SPANS, PAIRS, 8)], {
     "the tail may stand before the head": partial(mask_by, lambda a, b, c, d: (b, c)),
@@ -374,6 +513,45 @@ EXERCISES["mask_between"] = Exercise(spanrel.mask_between, [(SPANS, PAIRS[:, :1]
     "the mask is inverted: True is between": lambda s, p, n: ~spanrel.mask_between(s, p, n),
     "a mask is boolean, as masked_fill and ~ want it": lambda s, p, n: spanrel.mask_between(s, p, n).float(),
 }, (partial(masks_are_right, mask_inside=spanrel.mask_inside),), 2, batched=True)  # fmt: skip
+
+between_is_attended = partial(
+    proof.test_eq_7_attends_over_the_words_between_and_is_zero_where_there_are_none,
+    mask_between=spanrel.mask_between)  # fmt: skip
+PAIR_LOOKS = spanrel.General(3, 2, Config())
+PAIR_LOOKS.W.weight.data = torch.tensor([[1.0, 0.5, 0.0], [-0.5, 2.0, 1.0]])
+H = torch.tensor([[[1.0, 0.0, 0.5], [0.5, 1.0, 0.0]], [[0.0, 1.0, 1.0], [1.0, -1.0, 0.5]]])
+GAPS = torch.tensor([[[False, True, True], [False] * 3], [[True, True, False], [False, True, False]]])
+EXERCISES["local_context"] = Exercise(
+    spanrel.local_context, [(H[:, :1], X, GAPS[:, :1], PAIR_LOOKS), (H, X, GAPS, PAIR_LOOKS)], {
+    "no mask: this is the whole sentence, as in (8)": lambda H, X, m, f: f(H, X, torch.ones_like(m)),
+    "the mask is inverted: True is between": lambda H, X, m, f: f(H, X, ~m),
+    "the query is H_r, and the words between are key and value: H_r stands first":
+        lambda H, X, m, f: f(X, H, m),
+    "each pair has its own mask: not one for all pairs of the sentence":
+        lambda H, X, m, f: f(H, X, m.any(1, True)),
+    "each pair has its own mask already: no [:, None]": lambda H, X, m, f: f(H, X, m[:, None]),
+    "the attention is missing: not a mean of the words between":
+        lambda H, X, m, f: m.float() @ X / m.sum(-1, True).clamp(min=1),
+}, (between_is_attended,), batched=True, differentiated=True)  # fmt: skip
+
+OTHER = nn.Linear(2, 2)
+OTHER.weight.data, OTHER.bias.data = torch.tensor([[0.5, -1.0], [2.0, 1.0]]), torch.tensor([0.0, -1.0])
+CONTEXTS = (F, F.flip(-1) + 2, FFNN, OTHER)
+EXERCISES["relation_representation"] = Exercise(spanrel.relation_representation, [(H, *CONTEXTS)], {
+    "F_r stands before T_r": lambda H, F, T, f, g: torch.cat([H, g(T), f(F)], -1),
+    "H_r stands first": lambda H, F, T, f, g: torch.cat([f(F), g(T), H], -1),
+    "each context has its own FFNN: they are swapped": lambda H, F, T, f, g: torch.cat([H, g(F), f(T)], -1),
+    "two different FFNNs, not FFNN_F twice": lambda H, F, T, f, g: torch.cat([H, f(F), f(T)], -1),
+    "the contexts are not reduced": lambda H, F, T, f, g: torch.cat([H, F, T], -1),
+    "the sentence T_r is missing": lambda H, F, T, f, g: torch.cat([H, f(F)], -1),
+    "the words between, F_r, are missing": lambda H, F, T, f, g: torch.cat([H, g(T)], -1),
+    "[ ; ] is concatenation, not addition": lambda H, F, T, f, g: torch.cat([H, f(F) + g(T)], -1),
+}, (proof.test_eq_9_agrees_with_the_loop,), batched=True, differentiated=True)  # fmt: skip
+
+EXERCISES["classify_relations"] = Exercise(
+    spanrel.classify_relations, [(F[:, :1], SCORES), (F, SCORES)], dict(SOFTMAX),
+    (partial(proof.test_eq_10_agrees_with_the_loop, relation_scores=spanrel.relation_scores),),
+    batched=True, differentiated=True)  # fmt: skip
 
 # -- §3.3  Attention -----------------------------------------------------------------------------------------
 
@@ -438,6 +616,35 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         .softmax(-1).nan_to_num() @ V,
 }, (one_attention_agrees_with_the_loop,), 3, batched=True, differentiated=True)  # fmt: skip
 
+SPREAD = 4 * torch.arange(16.0).reshape(2, 2, 4).sin()
+HEADED = [(SPREAD, WIDE, WIDE + 1, SEEN, heads) for heads in (2, 4, 1)]
+EXERCISES["multi_head"] = Exercise(answers.multi_head, HEADED, {
+    "√d of a slice: each head divides by the root of its own width, d / heads":
+        lambda Q, K, V, m, n: heads_by(attend, Q / n**0.5, K, V, m, n),
+    "√heads is not √d": lambda Q, K, V, m, n: heads_by(attend, Q * Q.shape[-1] ** 0.5 / n, K, V, m, n),
+    "√d is forgotten": lambda Q, K, V, m, n: heads_by(attend, Q * (Q.shape[-1] / n) ** 0.5, K, V, m, n),
+    "one head: nothing is cut": lambda Q, K, V, m, n: attend(Q, K, V, m),
+    "one score for all heads: Q and K are cut, too":
+        lambda Q, K, V, m, n: masked_softmax(Q @ K.mT / (Q.shape[-1] / n) ** 0.5, m) @ V,
+    "a head is a slice of columns that stand side by side: unflatten(-1, (heads, -1))":
+        lambda Q, K, V, m, n: attend(*(interleaved(rows, n) for rows in (Q, K, V)), m[:, None])
+        .movedim(1, -1).flatten(2),
+    "the heads stand side by side at the end: transpose before flatten":
+        lambda Q, K, V, m, n: attend(*(spanrel.split_heads(rows, n) for rows in (Q, K, V)), m[:, None])
+        .reshape(*Q.shape[:2], -1),
+    "the heads stand side by side, they are not summed":
+        lambda Q, K, V, m, n: attend(*(spanrel.split_heads(rows, n) for rows in (Q, K, V)), m[:, None])
+        .sum(1),
+    "no mask": lambda Q, K, V, m, n: answers.multi_head(Q, K, V, m | ~m, n),
+    "the mask is inverted: True is there": lambda Q, K, V, m, n: answers.multi_head(Q, K, V, ~m, n),
+    "mask after softmax: what is masked has had its share of the 1": partial(
+        heads_by, lambda Q, K, V, m: (scaled(Q, K).softmax(-1) * m) @ V),
+    "where nothing is there, this averages what is masked; it must be 0 [L5]": partial(
+        heads_by, lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -1e9).softmax(-1) @ V),
+    "where nothing is there, -inf everywhere gives NaN; it must be 0 [L5]": partial(
+        heads_by, lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -math.inf).softmax(-1) @ V),
+}, (each_head_is_one_attention_in_its_slice,), 3, batched=True, differentiated=True)  # fmt: skip
+
 RISING = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [1.0, 1.5]], [[0.5, 0.0], [1.0, 1.0], [1.5, 1.0]]])
 WEIGHED = [(weights, Q / 4, RISING, SEEN) for weights in (as_cited, as_printed, even, milder, gates)]
 WEIGHED += [(weights, Q / 4, RISING, torch.ones_like(SEEN)) for weights in (milder, wilder)]
@@ -460,19 +667,35 @@ EXERCISES["ignores_query"] = Exercise(ignores_query, WEIGHED, {
 # -- §3.4  Training, scores, and an ablation -----------------------------------------------------------------
 
 LOSSES = [tuple(map(torch.tensor, pair)) for pair in ((1.0, 0.0), (0.0, 1.0), (3.0, 2.0))]
+LOSSES.append((*LOSSES[-1], 1, 1))
 EXERCISES["joint_loss"] = Exercise(spanrel.joint_loss, LOSSES, {
-    "0.4 and 0.6 are swapped: relations weigh more": lambda L_s, L_r: 0.6 * L_s + 0.4 * L_r,
-    "the weights are forgotten": lambda L_s, L_r: L_s + L_r,
-    "the mean would weigh both alike": lambda L_s, L_r: (L_s + L_r) / 2,
-    "the relations are forgotten": lambda L_s, L_r: 0.4 * L_s,
-    "the spans are forgotten": lambda L_s, L_r: 0.6 * L_r,
-    "0.4 and 0.6 are no percents": lambda L_s, L_r: 40 * L_s + 60 * L_r,
-    "a sum, not a product": lambda L_s, L_r: 0.4 * L_s * 0.6 * L_r,
+    "0.4 and 0.6 are swapped: relations weigh more": lambda L_s, L_r, a=0.6, b=0.4: a * L_s + b * L_r,
+    "the weights are forgotten": lambda L_s, L_r, *weights: L_s + L_r,
+    "the mean would weigh both alike": lambda L_s, L_r, *weights: (L_s + L_r) / 2,
+    "the relations are forgotten": lambda L_s, L_r, a=0.4, b=0.6: a * L_s,
+    "the spans are forgotten": lambda L_s, L_r, a=0.4, b=0.6: b * L_r,
+    "0.4 and 0.6 are no percents": lambda L_s, L_r, a=0.4, b=0.6: 100 * (a * L_s + b * L_r),
+    "a sum, not a product": lambda L_s, L_r, a=0.4, b=0.6: a * L_s * b * L_r,
+    "the weights are arguments: SpERT gives both a weight of 1":
+        lambda L_s, L_r, *weights: 0.4 * L_s + 0.6 * L_r,
     "the numbers are right, but the relations have no gradient: no .item() or .detach()":
-        lambda L_s, L_r: 0.4 * L_s + 0.6 * L_r.detach(),
+        lambda L_s, L_r, a=0.4, b=0.6: a * L_s + b * L_r.detach(),
     "the numbers are right, but the spans have no gradient: no .item() or .detach()":
-        lambda L_s, L_r: 0.4 * L_s.detach() + 0.6 * L_r,
+        lambda L_s, L_r, a=0.4, b=0.6: a * L_s.detach() + b * L_r,
 }, differentiated=True)  # fmt: skip
+
+ONE_PAIR = (torch.tensor([1.0, 0.0, -1.0]), torch.eye(3)[0])
+OTHER_PAIR = (torch.tensor([0.5, 2.0, 0.0]), torch.eye(3)[2])
+GRADIENTS = [(z, t, slope(READINGS[reading], z, t)) for z, t in (ONE_PAIR, OTHER_PAIR) for reading in BOTH]
+EXERCISES["reading_of"] = Exercise(answers.reading_of, GRADIENTS, {
+    "always \"softmax-ce\": that is no comparison yet": lambda z, t, g: "softmax-ce",
+    "always \"softmax-bce\": that is no comparison yet": lambda z, t, g: "softmax-bce",
+    "the names are swapped": lambda z, t, g: BOTH[answers.reading_of(z, t, g) == BOTH[0]],
+    "the name of the reading, not True or False": lambda z, t, g: answers.reading_of(z, t, g) == BOTH[0],
+    "t is the true class: the highest score need not be its":
+        lambda z, t, g: answers.reading_of(z, torch.eye(3)[z.argmax()], g),
+    "names as in the ledger, with a hyphen": lambda z, t, g: answers.reading_of(z, t, g).replace("-", "_"),
+}, (each_reading_has_its_gradient,), 2)  # fmt: skip
 
 A, B, C = Entity("A", 0, 1), Entity("B", 1, 2), Entity("A", 2, 3)
 FEW, MIRRORED = [Relation("R", A, B)], [Relation("R", A, B), Relation("R", B, A)]
@@ -481,43 +704,43 @@ NONE, TYPED = Sentence("u", ["a"]), Sentence("v", ["a", "b"], [A, Entity("B", 0,
 SEVERAL = [THREE, Sentence("t", ["a", "b"], [A, B], FEW), NONE]
 ASKED = [*(([NONE, THREE], rate) for rate in (2, 3, 5, 6, 7, 9)), ([NONE, BUSY], 3), (SEVERAL, 2),
          ([THREE, TYPED], 3)]  # fmt: skip
-EXERCISES["idle_share"] = Exercise(idle_share, ASKED, {
-    "`rate` negatives for each relation, not for each sentence": partial(idle_share, wanted=1),
-    "pairs are ordered: ⟨a, b⟩ and ⟨b, a⟩ are two": partial(idle_share, orders=1),
-    "a span makes no pair with itself": partial(idle_share, itself=0),
-    "a related pair is no negative": partial(idle_share, related=0),
-    "a sentence without relations asks for none: leave it out": partial(idle_share, least=0),
+EXERCISES["idle_share"] = Exercise(answers.idle_share, ASKED, {
+    "`rate` negatives for each relation, not for each sentence": partial(counted_share, wanted=1),
+    "pairs are ordered: ⟨a, b⟩ and ⟨b, a⟩ are two": partial(counted_share, orders=1),
+    "a span makes no pair with itself": partial(counted_share, itself=0),
+    "a related pair is no negative": partial(counted_share, related=0),
+    "a sentence without relations asks for none: leave it out": partial(counted_share, least=0),
     "count spans, not entities: two types of one span are one span":
-        partial(idle_share, span=attrgetter("type", "start", "end")),
+        partial(counted_share, span=attrgetter("type", "start", "end")),
     "as many negatives as asked for are enough: more than there are is <, not ≤":
-        lambda sentences, rate: idle_share(sentences, rate + 1e-9),
-    "the share that is idle, not the share that is not": lambda *inputs: 1 - idle_share(*inputs),
-    "a share from 0 to 1, not in percent": lambda *inputs: 100 * idle_share(*inputs),
+        lambda sentences, rate: counted_share(sentences, rate + 1e-9),
+    "the share that is idle, not the share that is not": lambda *inputs: 1 - counted_share(*inputs),
+    "a share from 0 to 1, not in percent": lambda *inputs: 100 * counted_share(*inputs),
     "a share, not a number of sentences":
-        lambda sentences, rate: idle_share(sentences, rate) * sum(bool(s.relations) for s in sentences),
+        lambda sentences, rate: counted_share(sentences, rate) * sum(bool(s.relations) for s in sentences),
 }, points=2)  # fmt: skip
 
 MARKED = [([{1, 2}, {3}], [{1}, {3, 4, 5}]), ([{1, 2}, {3}], [{1}, {4}]), ([{1}, {1}], [{1}, set()]),
           ([set(), set()], [set(), set()])]  # fmt: skip
-EXERCISES["micro_f1"] = Exercise(micro_f1, MARKED, {
+EXERCISES["micro_f1"] = Exercise(answers.micro_f1, MARKED, {
     "the same item in two sentences is two items: count sentence by sentence":
-        lambda gold, predicted: micro_f1([set().union(*gold)], [set().union(*predicted)]),
+        lambda gold, predicted: rate_over([set().union(*gold)], [set().union(*predicted)]),
     "micro counts over all sentences; this is a mean of their F1":
-        lambda gold, predicted: sum(micro_f1([a], [b]) for a, b in zip(gold, predicted)) / len(gold),
+        lambda gold, predicted: sum(rate_over([a], [b]) for a, b in zip(gold, predicted)) / len(gold),
     "F1 is the harmonic mean of P and R, not the mean":
-        lambda gold, predicted: (micro_f1(gold, predicted, "p") + micro_f1(gold, predicted, "r")) / 2,
-    "that is P alone: what was missed counts, too": partial(micro_f1, rate="p"),
-    "that is R alone: what was predicted wrongly counts, too": partial(micro_f1, rate="r"),
-    "in percent, please": lambda gold, predicted: micro_f1(gold, predicted) / 100,
+        lambda gold, predicted: (rate_over(gold, predicted, "p") + rate_over(gold, predicted, "r")) / 2,
+    "that is P alone: what was missed counts, too": partial(rate_over, rate="p"),
+    "that is R alone: what was predicted wrongly counts, too": partial(rate_over, rate="r"),
+    "in percent, please": lambda gold, predicted: rate_over(gold, predicted) / 100,
     "the 2 is missing: F1 is 2 · correct / (gold + predicted)":
-        lambda gold, predicted: micro_f1(gold, predicted) / 2,
-    "all sentences count, not the first alone": lambda gold, predicted: micro_f1(gold[:1], predicted[:1]),
+        lambda gold, predicted: rate_over(gold, predicted) / 2,
+    "all sentences count, not the first alone": lambda gold, predicted: rate_over(gold[:1], predicted[:1]),
     "that is correct / (gold or predicted), which counts what is correct once":
-        lambda gold, predicted: 100 * micro_f1(gold, predicted) / (200 - micro_f1(gold, predicted)),
+        lambda gold, predicted: 100 * rate_over(gold, predicted) / (200 - rate_over(gold, predicted)),
     "0 where nothing is gold or predicted, not 100":
-        lambda gold, predicted: micro_f1(gold, predicted) if any(gold + predicted) else 100.0,
+        lambda gold, predicted: rate_over(gold, predicted) if any(gold + predicted) else 100.0,
     "0 where nothing is gold or predicted: this divides by 0":
-        lambda gold, predicted: micro_f1(gold, predicted) if any(gold + predicted) else 0 / 0,
+        lambda gold, predicted: rate_over(gold, predicted) if any(gold + predicted) else 0 / 0,
 })  # fmt: skip
 
 SMALL = Case([5], [[(1, 2)]], [[1]], [[]], seed=0).model().float()
@@ -543,18 +766,14 @@ EXERCISES["without_width"] = Exercise(without_width, [(SMALL, *SPAN)], {
 
 # -- The check -----------------------------------------------------------------------------------------------
 
-STUB = (lambda: None).__code__.co_code  # what `def f(): ...` is compiled to
-FLOAT32 = 1e-5  # rounding
-LONGEST = 240  # characters of a value
-
 
 def check(name, answer):
     """Says whether an exercise is solved, or what is wrong with the answer; returns the points earned."""
     exercise = EXERCISES[name]
-    if hasattr(answer, "__code__") and answer.__code__.co_code == STUB:
+    if is_stub(answer):
         print(f"{name}: not written yet")
         return 0
-    fault = next(faults(name, answer), None)
+    fault = next(faults(exercise, answer), None)
     if not fault:
         print(f"{name}: passed, {exercise.points} of {exercise.points}")
         return exercise.points
@@ -562,221 +781,48 @@ def check(name, answer):
     return 0
 
 
-def faults(name, answer):
-    """In words, the inputs on which an answer is not ours, then the properties that do not hold of it."""
+def beside(name, answer, *inputs):
+    """What an answer makes of some inputs, and what ours does: the two that `show_beside` draws."""
     exercise = EXERCISES[name]
-    ways = [outcome, gradients] if exercise.differentiated else [outcome]
-    for way, inputs in itertools.product(ways, [] if exercise.many else exercise.inputs):
-        if not agree(way(answer, inputs), way(exercise.ours, inputs)):
-            yield named("smallest input:", exercise, inputs) + difference(way, exercise, answer, inputs)
-    for test in exercise.properties:
-        witness = Witness(answer, exercise.ours)
-        try:
-            with patch.object(proof, "same", partial(same, tolerance=FLOAT32)):
-                test(**{name: witness})
-        except (Exception, pytest.fail.Exception):  # of an assertion, or whatever the answer raises
-            words = getattr(test, "func", test).__name__.removeprefix("test_").replace("_", " ")
-            fault = f"  does not hold:   {words}\n" + named("counterexample:", exercise, witness.inputs)
-            yield fault + difference(outcome, exercise, answer, witness.inputs)
+    yours = "not written yet" if is_stub(answer) else outcome(exercise, answer, inputs)
+    return yours, outcome(exercise, exercise.ours, inputs)
 
 
-def misconception(exercise, answer):
-    """The name of the wrong answer that does the same on all inputs, or of a gradient that is not there."""
-    ours = [outcome(exercise.ours, inputs) for inputs in exercise.inputs]
-    yours = behaviour(exercise, answer, ours)
-    for name, wrong in exercise.wrong.items():
-        if agree(yours, behaviour(exercise, wrong, ours)):
-            return name
-    slopes = []
-    for result in yours:
-        slopes += result.values() if isinstance(result, dict) else []
-    if any(gradient is None for gradient in slopes):
-        return LOST
-    return NAN if any(gradient.isnan().any() for gradient in slopes) else None
+def grade(name, answer):
+    """The same for marks that count: an answer that is ours by another name, or calls ours, earns nothing."""
+    place = getattr(answer, "__globals__", {})
+    if EXERCISES[name].ours in map(unwrapped, [answer, *place.values()]):
+        print(f"{name}: that is ours")
+        return 0
+    with out_of_reach(name, place):
+        return check(name, answer)
 
 
-def behaviour(exercise, function, ours):
-    """What a function makes of all inputs and, if that is what ours does, its gradients."""
-    results = [outcome(function, inputs) for inputs in exercise.inputs]
-    if exercise.differentiated and agree(results, ours):
-        results += [gradients(function, inputs) for inputs in exercise.inputs]
-    return results
+def unwrapped(value):
+    """A function without the checks of its shapes, and anything else as it is."""
+    return inspect.unwrap(value) if inspect.isfunction(value) else value
 
 
-class Witness:
-    """An answer in the place of ours. It is given float32, and its last inputs are kept.
-    Where there is no span or no pair at all, which no exercise mentions, ours answers."""
-
-    def __init__(self, answer, ours):
-        self.answer, self.ours, self.inputs = answer, ours, ()
-
-    def __call__(self, *inputs):
-        if not all(tensor.numel() for tensor in tensors_of(inputs)):
-            return self.ours(*inputs)
-        self.inputs = [in_float32(value) for value in inputs]
-        result = self.answer(*self.inputs)
-        if torch.float64 in [tensor.dtype for tensor in tensors_of(inputs)]:
-            return result.double()
-        return result
+@contextlib.contextmanager
+def out_of_reach(name, place):
+    """Within it our functions of this name cannot be called from one place, the notebook of an answer."""
+    with contextlib.ExitStack() as stack:
+        for module in (spanrel, data, answers):
+            ours = getattr(module, name, None)
+            if ours:
+                stack.enter_context(patch.object(module, name, guarded(ours, place)))
+        for number, equation in EQUATIONS.items():
+            if unwrapped(equation).__name__ == name:
+                stack.enter_context(patch.dict(EQUATIONS, {number: guarded(equation, place)}))
+        yield
 
 
-def in_float32(value):
-    """A module or a tensor with its numbers in float32, anything else as it is."""
-    if isinstance(value, nn.Module):
-        return copy.deepcopy(value).float()
-    is_double = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-    return value.float() if is_double else value
+def guarded(ours, place):
+    """A function that refuses to be called by the functions of one place."""
 
+    def call(*inputs):
+        if sys._getframe(1).f_globals is place:
+            raise RuntimeError(f"an answer must not call ours: {ours.__name__}")
+        return ours(*inputs)
 
-def outcome(function, inputs):
-    """What a function makes of copies of inputs; in words, if it raises, returns nothing, or changes them."""
-    copies = copy.deepcopy(inputs)
-    try:
-        result = function(*copies)
-    except Exception as error:  # whatever a student's function does
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if result is None:
-        return "None: is a `return` missing?"
-    if not all(map(torch.equal, tensors_of(inputs), tensors_of(copies))):
-        return "it changes its arguments: work on copies"
-    is_tensor = isinstance(result, torch.Tensor)
-    if hasattr(result, "__array__") and not is_tensor and result.shape:
-        return "an array of numpy"
-    return result.item() if is_tensor and result.dim() == 0 else result
-
-
-def gradients(function, inputs):
-    """The gradient of a sum of what a function makes with respect to each tensor of numbers, or None.
-    Each number of the result has another weight, as the sum of a Softmax is always 1."""
-    given = {}
-    for place, value in enumerate(inputs):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            given[place] = value.clone().requires_grad_()
-    copies = [given[place] * 1 if place in given else value for place, value in enumerate(inputs)]
-    try:
-        result = function(*copies)
-        weights = torch.arange(1.0, 1 + result.numel()).reshape(result.shape)
-        (weights * result).sum().backward()
-    except Exception:  # there is no gradient: .numpy() refuses, or nothing leads back to the inputs
-        pass
-    return {place: leaf.grad for place, leaf in given.items()}
-
-
-def tensors_of(inputs):
-    """The tensors among some inputs, those of models included."""
-    tensors = []
-    for value in inputs:
-        tensors += value.state_dict().values() if isinstance(value, nn.Module) else [value]
-    return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
-
-
-def agree(yours, expected):
-    """Whether two results are the same, numbers within the rounding of float32."""
-    if isinstance(expected, dict):
-        return all(agree(yours[place], expected[place]) for place in expected)
-    if isinstance(expected, list) and isinstance(yours, list):
-        return len(yours) == len(expected) and all(map(agree, yours, expected))
-    are_tensors = [isinstance(result, torch.Tensor) for result in (yours, expected)]
-    if not any(are_tensors):
-        return yours == (pytest.approx(expected, FLOAT32) if isinstance(expected, float) else expected)
-    if not all(are_tensors) or yours.shape != expected.shape:
-        return False
-    boolean = (yours.dtype == torch.bool) == (expected.dtype == torch.bool)
-    return boolean and bool(close(yours, expected).all())
-
-
-def close(yours, expected):
-    """Which numbers of two tensors are the same within rounding."""
-    return torch.isclose(yours.double(), expected.double(), rtol=1e-4, atol=FLOAT32, equal_nan=True)
-
-
-# -- What a check prints -------------------------------------------------------------------------------------
-
-
-def names_of(exercise):
-    """The names of the arguments."""
-    return [*inspect.signature(exercise.ours).parameters]
-
-
-def named(title, exercise, inputs):
-    """A line for each input, by its name."""
-    text = ""
-    for name, value in zip(names_of(exercise), inputs):
-        text += f"  {title:16} {name} = {short(value, longest=4 * LONGEST)}\n"
-        title = ""
-    return text
-
-
-def difference(way, exercise, answer, inputs):
-    """What the answer makes of some inputs, and what ours does, unless many answers are right."""
-    yours, expected = way(answer, inputs), way(exercise.ours, inputs)
-    if exercise.many:
-        return f"  yours:           {short(yours)}"
-    subject = ""
-    if isinstance(expected, dict):  # of gradients
-        place = next(place for place in expected if not agree(yours[place], expected[place]))
-        subject = f"the gradient of {names_of(exercise)[place]} is "
-        yours, expected = yours[place], expected[place]
-    place, yours, expected = first_difference(yours, expected)
-    texts, digits = [short(yours), short(expected)], 4
-    while texts[0] == texts[1] and digits < 17:
-        digits += 1
-        texts = [short(yours, digits), short(expected, digits)]
-    kinds = [kind_of(yours), kind_of(expected)]
-    if kinds[0] == kinds[1] or "" in kinds:
-        kinds = ["", ""]
-    lines = ""
-    for title, text, kind in zip(("yours:", "expected:"), texts, kinds):
-        lines += f"  {title:16} {subject}{place}{text}{kind}\n"
-    return lines.rstrip()
-
-
-def first_difference(yours, expected):
-    """Where two long results begin to differ, in words, and both from there on. Short ones stay whole."""
-    if len(short(expected, longest=None)) < LONGEST:
-        return "", yours, expected
-    are_tensors = isinstance(yours, torch.Tensor) and isinstance(expected, torch.Tensor)
-    if are_tensors and yours.shape == expected.shape:
-        for place in (~close(yours, expected)).nonzero().tolist()[:1]:
-            return f"at {place}: ", yours[tuple(place)], expected[tuple(place)]
-    if isinstance(yours, list) and isinstance(expected, list):
-        start = 0
-        while start < len(expected) and yours[start : start + 1] == expected[start : start + 1]:
-            start += 1
-        return f"from number {start} on: ", yours[start:], expected[start:]
-    return "", yours, expected
-
-
-def kind_of(result):
-    """The type of a result, and the shape of a tensor."""
-    if not isinstance(result, torch.Tensor):
-        return "" if result is None or isinstance(result, str) else f" ({type(result).__name__})"
-    kind = "boolean tensor" if result.dtype == torch.bool else "tensor"
-    return f" ({kind} of shape {[*result.shape]})"
-
-
-def short(value, digits=4, longest=LONGEST):
-    """An input or a result in a line."""
-    if isinstance(value, nn.Linear):
-        text = f"nn.Linear with weight {short(value.weight)} and bias {short(value.bias)}"
-    elif isinstance(value, nn.Module):
-        is_model = hasattr(value, "config")
-        text = f"a model with width_dim = {value.config.width_dim}" if is_model else type(value).__name__
-    elif isinstance(value, list) and value and isinstance(value[0], Sentence):
-        text = "; ".join(map(described, value))
-    else:
-        text = numbers(value.tolist() if isinstance(value, torch.Tensor) else value, digits)
-    return text if longest is None or len(text) < longest else f"{text[:longest]} …"
-
-
-def described(sentence):
-    """The entities and relations of a sentence."""
-    entities = [f"{e.type} [{e.start}, {e.end})" for e in sentence.entities]
-    return f"a sentence with entities {', '.join(entities) or 'none'} and {len(sentence.relations)} relations"
-
-
-def numbers(value, digits):
-    """A value with so many digits of each of its numbers."""
-    if isinstance(value, list):
-        return f"[{', '.join(numbers(item, digits) for item in value)}]"
-    return f"{value + 0.0:.{digits}g}" if isinstance(value, float) else str(getattr(value, "__name__", value))
+    return call

@@ -2,6 +2,7 @@
 
     python -m tools.lesson --seeds 0 1 2 3 4    trains them all, a quarter of an hour; writes docs/lesson.json
     python -m tools.lesson --execute            runs the notebook, and notes in it which code made its outputs
+    python -m tools.lesson --solutions FILE     writes the notebook with our answers, and beside it a rubric
 
 A record is what one training run found: its curves, scores, and rates over the test sentences."""
 
@@ -11,13 +12,16 @@ import functools
 import hashlib
 import inspect
 import io
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 
@@ -192,19 +196,38 @@ def rates(run: train.Run, sentences: list[data.Sentence]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def no_masks():
-    """Within it every softmax sees all wordpieces: those beyond a span, and those not between two spans."""
-    masked_softmax = spanrel.masked_softmax
-    spanrel.masked_softmax = softmax_of_all
-    try:
+def in_place(**functions):
+    """Within it the model and its training call these functions in the place of ours with the same name."""
+    with contextlib.ExitStack() as stack:
+        for module, name in itertools.product((spanrel, data, train), functions):
+            if hasattr(module, name):
+                stack.enter_context(patch.object(module, name, functions[name]))
         yield
-    finally:
-        spanrel.masked_softmax = masked_softmax
 
 
 def softmax_of_all(score, mask):
     """`masked_softmax`, but without its mask."""
     return score.softmax(-1)
+
+
+FUNCTIONS = {"unmasked": {"masked_softmax": softmax_of_all}}  # of the models that are not all ours
+
+
+class EpochBar(io.StringIO):
+    """Takes what `train.fit` prints, and shows a bar of its epochs in the notebook."""
+
+    def __init__(self):
+        from IPython.display import ProgressBar  # only a notebook has it
+
+        super().__init__()
+        self.bar = ProgressBar(EPOCHS)
+        self.bar.display()
+
+    def write(self, text: str) -> int:
+        """Moves the bar when an epoch is over."""
+        if text.startswith(f"epoch {self.bar.progress + 1}  "):
+            self.bar.progress += 1
+        return super().write(text)
 
 
 def settings_of(name: str, seed: int) -> train.Settings:
@@ -221,16 +244,17 @@ class Trained:
     encoded: list[data.Encoded] | None = None  # the test sentences
 
 
-def train_model(name: str, seed: int) -> Trained:
-    """Trains one of the lesson's models, and scores it on the test sentences."""
-    with no_masks() if name == "unmasked" else contextlib.nullcontext():
+def train_model(name: str, seed: int, output=None, **functions) -> Trained:
+    """Trains one of the lesson's models, and scores it on the test sentences.
+    `functions` stand in the place of ours; `output` takes what training prints."""
+    with in_place(**FUNCTIONS.get(name, {}), **functions):
         run, splits = train.begin(settings_of(name, seed))
         test = [encoded.sentence for encoded in splits["test"]]
         shown = list(shown_sentences(test).values())
         record = {"model": name, "seed": seed, "flags": train.flags_of(run.settings)}
         record["before"] = rates(run, test)
         looks_before = look(run, shown)
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(output or io.StringIO()):
             train.fit(run, splits["train"], splits["dev"], Path(folder))
             lines = (Path(folder) / "history.jsonl").read_text().splitlines()
         record["history"] = [history_line(json.loads(line)) for line in lines]
@@ -298,7 +322,7 @@ def without_width(model, X, is_token, spans, widths):
 def train_or_read(name: str, seed: int, quick: bool) -> Trained:
     """One of the lesson's models: trained now, or, if `quick`, what is stored of it."""
     if not quick:
-        trained = train_model(name, seed)
+        trained = train_model(name, seed, EpochBar())
         print(f"{name}: trained for {EPOCHS} epochs; F1 on test: {in_words(trained.record['f1'])}")
         return trained
     for record in stored_records():
@@ -311,6 +335,31 @@ def train_or_read(name: str, seed: int, quick: bool) -> Trained:
 def in_words(f1: dict[str, float]) -> str:
     """Scores in a line, such as "entity 95.2, relation 80.5"."""
     return ", ".join(f"{name} {value:.1f}" for name, value in f1.items())
+
+
+def layer_inputs(B: int = 8, N: int = 40, D: int = 384):
+    """Random inputs of the first layer of (5), T_s, F_s, X, W, spans and the layer, for all spans of
+    `B` sentences with `N` wordpieces, and a width of `D`: as with a small pretrained encoder."""
+    spans = torch.tensor(data.enumerate_spans(N, 10)).expand(B, -1, -1)
+    T_s, F_s = torch.randn(2, B, spans.shape[1], D)
+    X, W = torch.randn(B, N, D), torch.randn(B, spans.shape[1], 50)
+    return T_s, F_s, X, W, spans, torch.nn.Linear(4 * D + 50, 192)
+
+
+def layer_of_the_whole(T_s, F_s, X, W, spans, linear):
+    """The first layer of (5) as the paper has it, of R_s."""
+    return linear(spanrel.span_representation(T_s, F_s, spanrel.span_ends(X, spans), W))
+
+
+@torch.no_grad()
+def milliseconds(function, *inputs, runs: int = 15) -> float:
+    """The median time of a call."""
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        function(*inputs)
+        times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
 
 
 # -- What is said of the models ------------------------------------------------------------------------------
@@ -411,18 +460,27 @@ def write_records(seeds: list[int], file: Path = STORED):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains the lesson's models with the seeds that the command line names, or executes the notebook."""
-    parser = make_parser(__doc__, "python -m tools.lesson --seeds SEED [SEED ...] | --execute")
+    """Trains the lesson's models, executes the notebook, or writes its solutions."""
+    usage = "python -m tools.lesson --seeds SEED [SEED ...] | --execute | --solutions FILE [--hidden]"
+    parser = make_parser(__doc__, usage)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--seeds", metavar="SEED", nargs="+", type=int, help="train with these seeds")
     action.add_argument("--execute", action="store_true", help="run the notebook from top to bottom")
+    action.add_argument("--solutions", metavar="FILE", help="write a solved notebook, and a rubric beside it")
+    parser.add_argument("--hidden", action="store_true", help="with --solutions: checks that nbgrader hides")
 
     def act():
         given = parser.parse_args(arguments)
+        if "hidden" in given and "solutions" not in given:
+            raise InputError("--hidden goes with --solutions FILE")
         if "seeds" in given:
             write_records(given.seeds)
-        else:
+        elif "execute" in given:
             execute_notebook()
+        else:
+            from tools.solutions import write_solutions  # the notebook does without, if checks are hidden
+
+            write_solutions(NOTEBOOK, Path(given.solutions), "hidden" in given)
 
     return run_program(act)
 

@@ -70,6 +70,25 @@ def show_lattice(sentence, spans: list[tuple[int, int]]):
     show_figure(fig, alt)
 
 
+def show_beside(yours, expected, labels: list[str], words: list[str]):
+    """What an answer makes, beside what is expected; spans are drawn as a lattice. In words, if it fails."""
+    fig, axes = plt.subplots(1, 2, figsize=(9, 1.2 + 0.22 * len(labels)))
+    for ax, title, result in zip(axes, ("yours", "expected"), (yours, expected)):
+        if isinstance(result, list):
+            grid = torch.zeros(len(labels), len(words))
+            for start, end in result:
+                if 0 <= start < len(labels) and 1 <= end <= len(words):
+                    grid[start, end - 1] = 1.0
+            result = grid
+        if isinstance(result, torch.Tensor) and result.shape[-2:] == (len(labels), len(words)):
+            draw_heat(ax, result.detach().reshape(-1, *result.shape[-2:])[0], labels, words, title)
+        else:
+            ax.text(0.5, 0.5, str(result)[:60], ha="center", va="center")
+            ax.set_title(title, loc="left")
+            ax.axis("off")
+    show_figure(fig, "Two pictures of the same kind: what your function makes, and what is expected.")
+
+
 def show_sentence(sentence):
     """A sentence of one line: entities on coloured ground, relations as arrows from head to tail."""
     fig, ax = plt.subplots(figsize=(0.088 * (len(sentence.text) + 2), 1.3))
