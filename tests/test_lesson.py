@@ -341,7 +341,8 @@ def test_the_words_about_models_follow_from_their_figures(monkeypatch):
     assert lesson.best_in(["a", "b"], "f1", "x") == "the highest of 2 seeds: a in 1, b in 1"
     columns = (lesson.values("a", "f1", "x"), lesson.values("b", "f1", "x"))
     text = lesson.difference("x", (50.0, 60.0), columns)
-    assert text == "x: -10.0 in this run; lower in 1 of 2 seeds, on average +1.0 (-8.0 to +10.0)"
+    stored_runs = "over 2 stored seeds +1.0 on average (-8.0 to +10.0), below 0 in 1 of them"
+    assert text == f"x: -10.0 in this run; {stored_runs}"
 
 
 def test_rates_see_where_the_weights_are(monkeypatch):
@@ -410,8 +411,8 @@ def check_differences(text, live, stored):
     for title, (name, group) in DIFFERENCES.items():
         for task in ("entity", "relation"):
             form = rf"{task} F1,? {re.escape(title)}: {NUMBER} in this run; "
-            form += rf"lower in (\d) of 5 seeds, on average {NUMBER} "
-            ((now, lower, mean),) = re.findall(form, text)
+            form += rf"over 5 stored seeds {NUMBER} on average \(.*\), below 0 in (\d) of them"
+            ((now, mean, lower),) = re.findall(form, text)
             steps = [r[group][task] - full[r["seed"]][task] for r in stored if r["model"] == name]
             step = live[name][group][task] - live["multihead"]["f1"][task]
             assert float(now) == pytest.approx(step, abs=0.06)

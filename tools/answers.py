@@ -15,8 +15,8 @@ def enumerate_spans(n, max_width):
     return spans
 
 
-def mask_inside(spans, n):
-    position = torch.arange(n)
+def mask_inside(spans, N):
+    position = torch.arange(N)
     return (spans[..., :1] <= position) & (position < spans[..., 1:])
 
 
@@ -76,11 +76,11 @@ def relation_tuple(R_s, pairs, ffnn):
     return torch.cat([spanrel.take(reduced, pairs[..., 0]), spanrel.take(reduced, pairs[..., 1])], -1)
 
 
-def mask_between(spans, pairs, n):
+def mask_between(spans, pairs, N):
     head, tail = spanrel.take(spans, pairs[..., 0]), spanrel.take(spans, pairs[..., 1])
     start = torch.minimum(head[..., 1], tail[..., 1])
     end = torch.maximum(head[..., 0], tail[..., 0])
-    return spanrel.mask_inside(torch.stack([start, end], -1), n)
+    return spanrel.mask_inside(torch.stack([start, end], -1), N)
 
 
 def local_context(H_r, X, between, attend):

@@ -226,7 +226,7 @@ def named(title, exercise, inputs):
     """A line for each input, by its name."""
     text = ""
     for name, value in zip(names_of(exercise), inputs):
-        text += f"  {title:16} {name} = {short(value, longest=4 * LONGEST)}\n"
+        text += f"  {title:16} {name} = {short(value, longest=2 * LONGEST)}\n"
         title = ""
     return text
 

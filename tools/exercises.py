@@ -118,6 +118,16 @@ def wilder(Q, K, mask):
     return masked_softmax((40 * pull(Q)).sin() * torch.arange(K.shape[1]), mask)
 
 
+def turned(Q, K, mask):
+    """Weights by the angle between query and key: the length of the query does not count."""
+    return masked_softmax(nn.functional.normalize(Q, dim=-1) @ K.mT, mask)
+
+
+def absolute(Q, K, mask):
+    """Weights by the size of the scores: a query and its opposite have the same."""
+    return masked_softmax(scaled(Q, K).abs(), mask)
+
+
 def gates(Q, K, mask):
     """Weights that do not sum to 1: a sigmoid for each key."""
     return (pull(Q).sigmoid() * torch.arange(K.shape[1])).sigmoid() * mask
@@ -182,6 +192,8 @@ def layer_of(parts, T_s, F_s, X, W, spans, linear):
 
 def kept_alone(answer):
     """What counts of `filter_spans`: where the mask is False, any index will do."""
+    if isinstance(answer, torch.Tensor):
+        raise TypeError("two tensors, please: the indexes and the mask")
     kept, is_entity = answer
     return kept.where(is_entity, -1), is_entity
 
@@ -191,6 +203,18 @@ def kept_by(keep, order=None):
     order = torch.arange(keep.shape[1]).expand(keep.shape) if order is None else order
     kept = (keep.gather(1, order).int()).argsort(dim=-1, descending=True, stable=True)
     kept = order.gather(1, kept)[:, : int(keep.sum(-1).max())]
+    return kept, keep.gather(1, kept)
+
+
+def sorted_by(keep, **order):
+    """Span filtration that keeps all columns."""
+    kept = keep.int().argsort(dim=-1, stable=True, **{"descending": True, **order})
+    return kept, keep.gather(1, kept)
+
+
+def kept_by_quicksort(keep):
+    """Span filtration with a sort that is not stable."""
+    kept = keep.int().argsort(dim=-1, descending=True)[:, : int(keep.sum(-1).max())]
     return kept, keep.gather(1, kept)
 
 
@@ -259,6 +283,8 @@ EXERCISES["mask_inside"] = Exercise(spanrel.mask_inside, [(SPANS[:, :1], 4), (SP
     "the wordpiece before start is outside": partial(shifted, -1, 0),
     "not all that stands before end is inside: the span has a start": partial(shifted, -99, 0),
     "not all that stands behind start is inside: the span has an end": partial(shifted, 0, 99),
+    "both must hold, the start and the end: & is and, | is or":
+        lambda s, n: spanrel.mask_inside(s, n) | True,
     "what is between the ends is inside, too, not the ends alone":
         lambda s, n: shifted(0, 0, s, n) & ~(shifted(1, 0, s, n) & shifted(0, -1, s, n)),
     "the mask is inverted: True is inside": lambda s, n: ~spanrel.mask_inside(s, n),
@@ -293,10 +319,12 @@ EXERCISES["token_scores"] = Exercise(spanrel.token_scores, [(X, MLP), (X[:, :1],
     "the MLP is forgotten": lambda X, f: X.sum(-1),
     "the Softmax comes in (2b): these are scores": lambda X, f: f(X).squeeze(-1).softmax(-1),
     "a score may be below 0": lambda X, f: f(X).squeeze(-1).relu(),
+    "a score is any number: no Sigmoid": lambda X, f: f(X).squeeze(-1).sigmoid(),
     "a score for each wordpiece, not for the mean of the sentence":
         lambda X, f: f(X.mean(1, True).expand_as(X)).squeeze(-1),
 }, (proof.test_eq_2a_scores_each_token_by_one_shared_mlp,), batched=True, differentiated=True)  # fmt: skip
 
+LOWEST = torch.finfo(torch.float32).min
 V = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
 IN = torch.tensor([[[True, True, False], [False, False, True]], [[False, True, True], [True, True, False]]])
 EMPTY = torch.tensor([[[True, True, False], [False, False, False]]] * 2)
@@ -314,7 +342,7 @@ EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
         lambda V, m: masked_softmax(V[:, None], m[:, :1].expand_as(m)),
     "the largest score to subtract is that of the span: outside there may be a far larger one":
         lambda V, m: over_sum((V - V.amax(-1, True)).exp()[:, None] * m),
-    "-100 is not low enough: scores can be lower; fill in -inf, or the lowest number":
+    "what is filled in is not low enough: scores can be lower; fill in -inf, or the lowest number":
         lambda V, m: V[:, None].masked_fill(~m, -100.0).softmax(-1).masked_fill(~m, 0.0),
     "a span of no word gets an even row; it must be 0 [L5]":
         lambda V, m: V[:, None].masked_fill(~m, -1e9).softmax(-1),
@@ -333,6 +361,8 @@ EXERCISES["token_weights"] = Exercise(spanrel.token_weights, SCORED, {
     "no mask: α is 0 outside of the span": lambda V, m: V.softmax(-1)[:, None].expand(m.shape),
     "the mask is inverted: True is inside, and masked_fill fills where it is True":
         lambda V, m: masked_softmax(V[:, None], ~m),
+    "the first mask is inverted: masked_fill fills where it is True, so fill ~inside":
+        lambda V, m: V[:, None].masked_fill(m, LOWEST).softmax(-1).masked_fill(~m, 0.0),
     "[:, None] is forgotten: V needs a place for the spans, or its sentences are taken for spans":
         lambda V, m: masked_softmax(V, m),
     "exp is missing: α is not V over its sum": lambda V, m: V[:, None] * m / (V[:, None] * m).sum(-1, True),
@@ -373,6 +403,8 @@ ASKING = [(F[:, :1], X, TOKENS, LOOKS), (F, X, TOKENS, LOOKS)]
 EXERCISES["span_context"] = Exercise(spanrel.span_context, ASKING, {
     "no mask: [SEP] and padding are seen": lambda F, X, m, f: f(F, X, torch.ones_like(m)[:, None]),
     "the mask is inverted: True is a wordpiece of the sentence": lambda F, X, m, f: f(F, X, ~m[:, None]),
+    "[CLS] belongs to the sentence [L4]":
+        lambda F, X, m, f: f(F, X, (m & (torch.arange(m.shape[1]) > 0))[:, None]),
     "the query is F_s, and the sentence is key and value: F_s stands first":
         lambda F, X, m, f: f(X, F, m[:, None]),
     "the mask needs a place for the queries: is_token[:, None]": lambda F, X, m, f: f(F, X, m),
@@ -391,6 +423,9 @@ ONE_SPAN = tuple(part[:, :1] for part in OF_A_SPAN)
 EXERCISES["span_representation"] = Exercise(spanrel.span_representation, [ONE_SPAN, OF_A_SPAN], {
     "T_s stands first": lambda T, F, H, W: torch.cat([F, T, H, W], -1),
     "F_s stands before H_s": lambda T, F, H, W: torch.cat([T, H, F, W], -1),
+    "the order is that of the formula: H_s comes third": lambda T, F, H, W: torch.cat([H, T, F, W], -1),
+    "the order is that of the formula: H_s comes third, T_s first":
+        lambda T, F, H, W: torch.cat([H, F, T, W], -1),
     "the width stands last": lambda T, F, H, W: torch.cat([W, T, F, H], -1),
     "the width is missing": lambda T, F, H, W: torch.cat([T, F, H], -1),
     "the context T_s is missing": lambda T, F, H, W: torch.cat([F, H, W], -1),
@@ -428,6 +463,7 @@ SOFTMAX = {  # what is made of (5) and (10)
     "one Softmax, not two": lambda R, f: f(R).softmax(-1).softmax(-1),
     "the posterior, not its logarithm": lambda R, f: f(R).log_softmax(-1),
     "the FFNN is missing": lambda R, f: R.softmax(-1),
+    "first the FFNN, then the Softmax of its scores": lambda R, f: f(R.softmax(-1)),
     "the posterior of each type, not the type alone": lambda R, f: f(R).argmax(-1),
 }
 EXERCISES["classify_spans"] = Exercise(
@@ -439,6 +475,7 @@ POSTERIOR = torch.tensor([[[0.1, 0.3, 0.6], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0
                           [[0.4, 0.3, 0.3], [0.2, 0.1, 0.7], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]]])  # fmt: skip
 IS_SPAN = torch.tensor([[True] * 4, [True, True, True, False]])
 FILTERED = [(POSTERIOR[:, :3], IS_SPAN[:, :3]), (POSTERIOR, IS_SPAN)]
+FILTERED.append((POSTERIOR.repeat(1, 10, 1), IS_SPAN.repeat(1, 10)))  # so many that a sort need not be stable
 EXERCISES["filter_spans"] = Exercise(spanrel.filter_spans, FILTERED, {
     "class 0 is NoneEntity: such a span is dropped": lambda y, m: kept_by(m),
     "padding is no span: is_span is False there": lambda y, m: kept_by(y.argmax(-1) > 0),
@@ -448,13 +485,16 @@ EXERCISES["filter_spans"] = Exercise(spanrel.filter_spans, FILTERED, {
         lambda y, m: kept_by((y[..., 0] < 0.5) & m),
     "in the order of the spans, not of their posteriors": lambda y, m: kept_by(
         (y.argmax(-1) > 0) & m, y.amax(-1).argsort(-1, descending=True)),
-    "in the order of the spans: sort with stable=True": lambda y, m: kept_by(
+    "in the order of the spans: sort with stable=True": lambda y, m: kept_by_quicksort(
+        (y.argmax(-1) > 0) & m),
+    "in the order of the spans, not the other way round": lambda y, m: kept_by(
         (y.argmax(-1) > 0) & m, torch.arange(y.shape[1]).flip(0).expand(m.shape)),
     "the mask is False where a sentence has fewer entities than another":
         lambda y, m: (spanrel.filter_spans(y, m)[0], torch.ones_like(spanrel.filter_spans(y, m)[1])),
-    "as many columns as the sentence with most entities has, not as there are spans": lambda y, m: (
-        kept_by(m | ~m, ((y.argmax(-1) > 0) & m).int().argsort(-1, descending=True, stable=True))[0],
-        ((y.argmax(-1) > 0) & m).sort(-1, descending=True)[0]),
+    "as many columns as the sentence with most entities has, not as there are spans":
+        lambda y, m: sorted_by((y.argmax(-1) > 0) & m),
+    "this puts the spans that are dropped first: descending=True":
+        lambda y, m: sorted_by((y.argmax(-1) > 0) & m, descending=False),
     "the types are not asked for: which spans, as indexes": lambda y, m: (
         take(y, spanrel.filter_spans(y, m)[0]).argmax(-1), spanrel.filter_spans(y, m)[1]),
 }, (proof.test_span_filtration_keeps_what_is_not_none_entity,), 2, batched=True,
@@ -541,6 +581,8 @@ EXERCISES["relation_representation"] = Exercise(spanrel.relation_representation,
     "F_r stands before T_r": lambda H, F, T, f, g: torch.cat([H, g(T), f(F)], -1),
     "H_r stands first": lambda H, F, T, f, g: torch.cat([f(F), g(T), H], -1),
     "each context has its own FFNN: they are swapped": lambda H, F, T, f, g: torch.cat([H, g(F), f(T)], -1),
+    "side by side in each pair, dim -1: not one under the other":
+        lambda H, F, T, f, g: torch.cat([H, f(F), g(T)], 1),
     "two different FFNNs, not FFNN_F twice": lambda H, F, T, f, g: torch.cat([H, f(F), f(T)], -1),
     "the contexts are not reduced": lambda H, F, T, f, g: torch.cat([H, F, T], -1),
     "the sentence T_r is missing": lambda H, F, T, f, g: torch.cat([H, f(F)], -1),
@@ -598,7 +640,7 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -math.inf).softmax(-1) @ V,
     "mask[..., :1] asks for the first key alone; mask.any(-1) asks whether anything is there":
         lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -1e9).softmax(-1) @ V * m[..., :1],
-    "-100 is not low enough: scores can be lower; fill in -inf, or the lowest number":
+    "what is filled in is not low enough: scores can be lower; fill in -inf, or the lowest number":
         lambda Q, K, V, m: scaled(Q, K).masked_fill(~m, -100.0).softmax(-1).masked_fill(~m, 0.0) @ V,
     "exp(100) is beyond float32: softmax subtracts the largest score first":
         lambda Q, K, V, m: over_sum(scaled(Q, K).exp() * m) @ V,
@@ -616,8 +658,9 @@ EXERCISES["attend"] = Exercise(attend, ATTENDED, {
         .softmax(-1).nan_to_num() @ V,
 }, (one_attention_agrees_with_the_loop,), 3, batched=True, differentiated=True)  # fmt: skip
 
-SPREAD = 4 * torch.arange(16.0).reshape(2, 2, 4).sin()
-HEADED = [(SPREAD, WIDE, WIDE + 1, SEEN, heads) for heads in (2, 4, 1)]
+ASKERS = torch.arange(16.0).reshape(2, 2, 4).remainder(5) - 1
+KEPT = torch.arange(24.0).reshape(2, 3, 4)
+HEADED = [(ASKERS, KEPT.remainder(7) - 2, KEPT, SEEN, heads) for heads in (2, 4, 1)]
 EXERCISES["multi_head"] = Exercise(answers.multi_head, HEADED, {
     "√d of a slice: each head divides by the root of its own width, d / heads":
         lambda Q, K, V, m, n: heads_by(attend, Q / n**0.5, K, V, m, n),
@@ -635,6 +678,11 @@ EXERCISES["multi_head"] = Exercise(answers.multi_head, HEADED, {
     "the heads stand side by side, they are not summed":
         lambda Q, K, V, m, n: attend(*(spanrel.split_heads(rows, n) for rows in (Q, K, V)), m[:, None])
         .sum(1),
+    "V is cut, too: each head gives a slice": lambda Q, K, V, m, n: (masked_softmax(
+        scaled(spanrel.split_heads(Q, n), spanrel.split_heads(K, n)), m[:, None]) @ V[:, None])
+        .transpose(1, 2).flatten(2),
+    "the mask needs a place for the heads: mask[:, None]": lambda Q, K, V, m, n: attend(
+        *(spanrel.split_heads(rows, n) for rows in (Q, K, V)), m).transpose(1, 2).flatten(2),
     "no mask": lambda Q, K, V, m, n: answers.multi_head(Q, K, V, m | ~m, n),
     "the mask is inverted: True is there": lambda Q, K, V, m, n: answers.multi_head(Q, K, V, ~m, n),
     "mask after softmax: what is masked has had its share of the 1": partial(
@@ -647,12 +695,19 @@ EXERCISES["multi_head"] = Exercise(answers.multi_head, HEADED, {
 
 RISING = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [1.0, 1.5]], [[0.5, 0.0], [1.0, 1.0], [1.5, 1.0]]])
 WEIGHED = [(weights, Q / 4, RISING, SEEN) for weights in (as_cited, as_printed, even, milder, gates)]
-WEIGHED += [(weights, Q / 4, RISING, torch.ones_like(SEEN)) for weights in (milder, wilder)]
+WEIGHED += [(weights, Q / 4, RISING, SEEN | ~SEEN) for weights in (milder, wilder, turned, absolute)]
+WEIGHED += [(as_cited, Q[:, :1] / 4, RISING, SEEN[:, :1] | ~SEEN[:, :1])]  # a single query
 EXERCISES["ignores_query"] = Exercise(ignores_query, WEIGHED, {
     "always False: that is no experiment yet": lambda w, Q, K, m: False,
     "always True: that is no experiment yet, or it is the same query twice; take another one":
         lambda w, *x: torch.equal(w(*x), w(*x)),
     "True means that it ignores its query": lambda w, Q, K, m: not ignores_query(w, Q, K, m),
+    "with a single query, to change the order of the queries changes nothing: give it new numbers":
+        lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(Q.flip(1), K, m)),
+    "a longer query of the same direction is not new enough":
+        lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(2 * Q, K, m)),
+    "the opposite query is not new enough: a score may ignore its sign":
+        lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(-Q, K, m)),
     "the query must change, not the context": lambda w, Q, K, m: torch.equal(w(Q, K, m), w(Q, 2 * K + 1, m)),
     "the query alone must change, not the context with it":
         lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(2 * Q.flip(-1) + 1, 2 * K + 1, m)),
@@ -686,10 +741,16 @@ EXERCISES["joint_loss"] = Exercise(spanrel.joint_loss, LOSSES, {
 
 ONE_PAIR = (torch.tensor([1.0, 0.0, -1.0]), torch.eye(3)[0])
 OTHER_PAIR = (torch.tensor([0.5, 2.0, 0.0]), torch.eye(3)[2])
-GRADIENTS = [(z, t, slope(READINGS[reading], z, t)) for z, t in (ONE_PAIR, OTHER_PAIR) for reading in BOTH]
+LEARNED = (torch.tensor([3.0, 0.0, 0.0]), torch.eye(3)[0])  # both gradients are small
+GRADIENTS = []
+for z, t in (ONE_PAIR, OTHER_PAIR, LEARNED):
+    GRADIENTS += [(z, t, slope(READINGS[reading], z, t)) for reading in BOTH]
 EXERCISES["reading_of"] = Exercise(answers.reading_of, GRADIENTS, {
-    "always \"softmax-ce\": that is no comparison yet": lambda z, t, g: "softmax-ce",
-    "always \"softmax-bce\": that is no comparison yet": lambda z, t, g: "softmax-bce",
+    "it says \"softmax-ce\" of each gradient: compare all numbers with y - t": lambda z, t, g: "softmax-ce",
+    "it says \"softmax-bce\" of each gradient: compare all numbers with y - t, y = Softmax(z)":
+        lambda z, t, g: "softmax-bce",
+    "too generous: where the model has learned the pair, both gradients are small (atol=1e-5)":
+        lambda z, t, g: BOTH[torch.allclose(g, z.softmax(-1) - t, atol=0.1)],
     "the names are swapped": lambda z, t, g: BOTH[answers.reading_of(z, t, g) == BOTH[0]],
     "the name of the reading, not True or False": lambda z, t, g: answers.reading_of(z, t, g) == BOTH[0],
     "t is the true class: the highest score need not be its":

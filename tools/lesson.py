@@ -404,8 +404,9 @@ def difference(title: str, live: tuple[float, float], stored: tuple[list, list])
     """How one figure differs from another with the same seed: in this run, and over the stored seeds."""
     steps = [changed - usual for changed, usual in zip(*stored)]
     lower = sum(step < 0 for step in steps)
-    seeds = f"lower in {lower} of {len(steps)} seeds, on average {statistics.mean(steps):+.1f}"
-    return f"{title}: {live[0] - live[1]:+.1f} in this run; {seeds} ({min(steps):+.1f} to {max(steps):+.1f})"
+    average = f"{statistics.mean(steps):+.1f} on average ({min(steps):+.1f} to {max(steps):+.1f})"
+    stored_runs = f"over {len(steps)} stored seeds {average}, below 0 in {lower} of them"
+    return f"{title}: {live[0] - live[1]:+.1f} in this run; {stored_runs}"
 
 
 def ablation_scores() -> dict[str, dict[str, list[float]]]:

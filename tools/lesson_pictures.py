@@ -1,6 +1,7 @@
 """The pictures of `tutorial.ipynb`, as small PNGs with a text for those who do not see them."""
 
 import io
+import textwrap
 from base64 import b64encode
 from html import escape
 
@@ -34,10 +35,12 @@ def show_figure(fig, alt: str):
     display({"text/html": html, "image/png": png, "text/plain": alt}, raw=True)
 
 
-def draw_heat(ax, rows, labels: list[str], words: list[str], title: str = "", with_bar: bool = True):
-    """Weights as shades of grey, 0 white, a row for each label; with a bar that says which shade is what."""
+def draw_heat(ax, rows, labels: list[str], words: list[str], title: str = "", with_bar=True, most=None):
+    """Weights as shades of grey, 0 white and `most` black (by default their maximum), a row for each label;
+    with a bar that says which shade is what."""
     rows = torch.as_tensor(rows).float()
-    shades = ax.imshow(rows, cmap="Greys", vmin=0, vmax=max(1e-9, float(rows.max())), aspect="auto")
+    most = most or max(1e-9, float(rows.max()))
+    shades = ax.imshow(rows, cmap="Greys", vmin=0, vmax=most, aspect="auto")
     ax.set_xticks(range(len(words)), words, rotation=60, ha="right")
     ax.set_yticks(range(len(labels)), labels)
     ax.set_title(title, loc="left")
@@ -71,22 +74,34 @@ def show_lattice(sentence, spans: list[tuple[int, int]]):
 
 
 def show_beside(yours, expected, labels: list[str], words: list[str]):
-    """What an answer makes, beside what is expected; spans are drawn as a lattice. In words, if it fails."""
+    """What an answer makes, beside what is expected, both from 0 to 1; spans are drawn as a lattice.
+    What cannot be drawn is shown in words."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 1.2 + 0.22 * len(labels)))
-    for ax, title, result in zip(axes, ("yours", "expected"), (yours, expected)):
+    shape, titles = (len(labels), len(words)), ["yours", "expected"]
+    if isinstance(yours, list) and yours != expected and sorted(yours) == sorted(expected):
+        titles[0] = "yours: the same in another order"
+    for ax, title, result in zip(axes, titles, (yours, expected)):
         if isinstance(result, list):
-            grid = torch.zeros(len(labels), len(words))
-            for start, end in result:
-                if 0 <= start < len(labels) and 1 <= end <= len(words):
-                    grid[start, end - 1] = 1.0
-            result = grid
-        if isinstance(result, torch.Tensor) and result.shape[-2:] == (len(labels), len(words)):
-            draw_heat(ax, result.detach().reshape(-1, *result.shape[-2:])[0], labels, words, title)
-        else:
-            ax.text(0.5, 0.5, str(result)[:60], ha="center", va="center")
-            ax.set_title(title, loc="left")
-            ax.axis("off")
+            result = lattice_of(result, shape)
+        if isinstance(result, torch.Tensor) and result.shape[-2:] == shape:
+            draw_heat(ax, result.detach().reshape(-1, *shape)[0], labels, words, title, most=1.0)
+            continue
+        if isinstance(result, torch.Tensor):
+            result = f"a tensor of shape {[*result.shape]}"
+        ax.text(0, 0.5, textwrap.fill(str(result), 60), va="center", fontsize=8)
+        ax.set_title(title, loc="left")
+        ax.axis("off")
     show_figure(fig, "Two pictures of the same kind: what your function makes, and what is expected.")
+
+
+def lattice_of(spans: list[tuple[int, int]], shape: tuple[int, int]):
+    """Spans as a grid, a row for each first word, a column for each last one. In words, if one is outside."""
+    grid = torch.zeros(shape)
+    for start, end in spans:
+        if not (0 <= start < shape[0] and 1 <= end <= shape[1]):
+            return f"there is no span ({start}, {end}) in {shape[1]} words"
+        grid[start, end - 1] = 1.0
+    return grid
 
 
 def show_sentence(sentence):
