@@ -14,6 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":
+    from support.errors import end_quietly
+
+    end_quietly()
+
 import torch
 from torch import Tensor
 
@@ -442,12 +447,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="", help="divide a folder that is one set, such as 80/10/10")
     parser.add_argument("--show", type=int, default=0, help="sentences of train to print first (default: 0)")
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
-    parser.add_argument("--encoder", default="", help="count what this encoder cannot read, too")
+    parser.add_argument("--encoder", default=None, help="count what this encoder cannot read, too")
 
     def print_card():
+        silence_transformers()
         given = parser.parse_args(arguments)
-        if given.max_width < 1 or given.show < 0:
-            raise InputError("--max-width must be at least 1, and --show at least 0")
+        if given.max_width < 1 or given.show < 0 or given.encoder == "":
+            raise InputError("--max-width must be at least 1, --show at least 0, --encoder a name")
         corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.split)
         for sentence in corpus.train[: given.show]:
             print(pictures.show(sentence))
@@ -458,7 +464,6 @@ def main(arguments: list[str] | None = None) -> int:
             longest = longest_input(tokenizer, encoder)
         print(card(corpus, given.max_width, encoded, tokenizer, longest))
 
-    silence_transformers()
     return run_program(print_card)
 
 

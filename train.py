@@ -25,6 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+if __name__ == "__main__":
+    from support.errors import end_quietly
+
+    end_quietly()
+
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -36,7 +41,7 @@ from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
 from support.cautions import cautions
-from support.checkpoints import finish_epoch, go_on, identity_of
+from support.checkpoints import build_to_fit, finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
 from support.files import read_text, write_file
@@ -260,16 +265,15 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     if revision and not Path(name).exists():
         name = f"{name.partition('@')[0]}@{revision}"
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
-    run = assemble(settings, encoder, tokenizer, corpus.types("entities"), corpus.types("relations"))
-    run.rule = corpus.rule
-    return run
+    types = corpus.types("entities"), corpus.types("relations")
+    model = build_model(settings, encoder, *types).to(device_of(settings.device))
+    return Run(settings, model, tokenizer, *types, corpus.rule)
 
 
-def assemble(settings: Settings, encoder, tokenizer, entity_types: list, relation_types: list) -> Run:
-    """The model around an encoder, on the device that the settings name."""
+def build_model(settings: Settings, encoder, entity_types: list, relation_types: list) -> SpanRel:
+    """The model around an encoder."""
     E, C = len(entity_types) + 1, len(relation_types) + 1
-    model = make_model(settings.model, settings.ablate, settings.config, encoder, E, C)
-    return Run(settings, model.to(device_of(settings.device)), tokenizer, entity_types, relation_types)
+    return make_model(settings.model, settings.ablate, settings.config, encoder, E, C)
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
@@ -280,18 +284,21 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         encoders.refuse_code(folder)
         settings, description = read_description(folder)
         settings.device = device
-        encoder = encoders.build_encoder(dict(description["encoder"]))
         types = description["entity_types"], description["relation_types"]
-        tokenizer = encoders.load_tokenizer(folder)
-        encoders.check_vocabulary(tokenizer, encoder)
-        run = assemble(settings, encoder, tokenizer, *types)
-        run.rule = description.get("words", run.rule)  # a run of an earlier version does not say
-        Sentence.from_text("", rule=run.rule)  # is it a rule?
-        run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
+        tokenizer, weights = encoders.load_tokenizer(folder), folder / "model.safetensors"
+
+        def build() -> SpanRel:
+            return build_model(settings, encoders.build_encoder(dict(description["encoder"])), *types)
+
+        model = build_to_fit(weights, build)
+        encoders.check_vocabulary(tokenizer, model.encoder)
+        rule = description.get("words", Run.rule)  # a run of an earlier version does not say
+        Sentence.from_text("", rule=rule)  # is it a rule?
+        model.to(device).load_state_dict(load_file(weights, device=device))
     except Exception as error:  # whatever the libraries raise on what is not theirs
         reason = error if isinstance(error, InputError) else one_line(error)
         raise InputError(f"{folder}: not a whole run: {reason}") from None
-    return run
+    return Run(settings, model, tokenizer, *types, rule)
 
 
 def read_description(folder: Path) -> tuple[Settings, dict]:
@@ -495,12 +502,12 @@ def make_train_parser():
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns 0, or 2 after one line on what is wrong."""
-    encoders.silence_transformers()
     return run_program(lambda: run_command(vars(make_train_parser().parse_args(arguments))))
 
 
 def run_command(given: dict):
     """Trains, or does what is asked for with a saved run."""
+    encoders.silence_transformers()
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING, NEEDED)
     if actions:  # else `settings_of` does so

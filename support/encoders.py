@@ -29,7 +29,11 @@ TINY_NAMES = ("tiny", "tiny-1", "tiny-2")
 
 def silence_transformers():
     """Its reports name weights that nothing here uses."""
-    import transformers
+    try:
+        import transformers
+    except ValueError as error:  # it reads them when it is imported
+        advice = "set HF_ENDPOINT and the other HF_ variables right, or unset them"
+        raise InputError(f"transformers cannot be used ({one_line(error)}): {advice}") from None
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -110,7 +114,8 @@ def refuse_code(folder: str | Path):
 def check_vocabulary(tokenizer, encoder: nn.Module):
     """Refuses a vocabulary that cannot be the encoder's: most pieces are lacking, or some have no embedding.
     Where its file is not there, some tokenizers make up a vocabulary of a few pieces."""
-    pieces, rows = len(tokenizer), encoder.get_input_embeddings().weight.shape[0]
+    ids = [*tokenizer.get_vocab().values(), *tokenizer("a")["input_ids"]]  # there may be gaps between them
+    pieces, rows = 1 + max(ids), encoder.get_input_embeddings().weight.shape[0]
     if pieces > rows or 2 * pieces < rows or pieces <= len(tokenizer.all_special_tokens):
         right = "the vocabulary's file (tokenizer.json, vocab.txt) must lie there"
         raise InputError(f"its vocabulary has {pieces:,} pieces, and the encoder {rows:,}; {right}")

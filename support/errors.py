@@ -6,9 +6,12 @@ import signal
 import sys
 import textwrap
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from unicodedata import category
+
+PATIENCE = 5  # seconds in which torchrun ends the processes beside one that has failed
 
 
 class InputError(ValueError):
@@ -49,24 +52,43 @@ class HungUp(KeyboardInterrupt):
     status = 129
 
 
+class Unread(KeyboardInterrupt):
+    """Nobody reads on what the program prints (a closed pipe)."""
+
+    status = 141
+
+
+SIGNALS = {"SIGINT": KeyboardInterrupt, "SIGTERM": Terminated, "SIGHUP": HungUp}
+
+
+def end_quietly():
+    """Lets Ctrl-C end a program without a traceback until `run_program` begins: torch is slow to import."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def signals_as_errors():
-    """Lets the signals that end a program do what Ctrl-C does: a line on what is kept, and a status."""
-    usual = {}
+    """Lets each signal that ends a program raise an exception: a line on what is kept, and a status.
+    More of them within a second are the same wish, and do not disturb the end."""
+    usual, times = {}, [-1.0]
+
+    def stop(kind, number, frame):
+        times.append(time.monotonic())
+        if times[-1] - times[-2] > 1:
+            raise kind
+
     if threading.current_thread() is threading.main_thread():
-        for name, kind in {"SIGTERM": Terminated, "SIGHUP": HungUp}.items():
-            if number := getattr(signal, name, 0):  # Windows has no SIGHUP
-                usual[number] = signal.signal(number, partial(raise_stop, kind))
+        for name, kind in SIGNALS.items():
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number and signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                usual[number] = signal.signal(number, partial(stop, kind))
     try:
         yield
     finally:
+        is_ending = len(times) > 1 and usual.get(signal.SIGINT) == signal.SIG_DFL  # see `end_quietly`
         for number, handler in usual.items():
-            signal.signal(number, handler)
-
-
-def raise_stop(kind, number, frame):
-    """Raises the exception of a signal."""
-    raise kind
+            signal.signal(number, signal.SIG_IGN if is_ending else handler)
 
 
 def first_lines(lines: list[str], most: int = 20) -> str:
@@ -82,7 +104,7 @@ def first_lines(lines: list[str], most: int = 20) -> str:
 
 def warn(lines: list[str]):
     """Prints to stderr what is not wrong, but must not pass in silence; of several processes, one does."""
-    if lines and os.environ.get("RANK", "0") == "0":
+    if lines and is_first():
         print(InputError("\n".join(lines)), file=sys.stderr)
 
 
@@ -144,25 +166,52 @@ def refuse_flags(message: str):
     raise InputError(f"{message}; --help lists the flags")
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that torchrun started on this machine, or the only one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def explain_output(error: OSError) -> InputError | Unread:
+    """What it means for a program that its output, or another file, cannot be written."""
+    if isinstance(error, BrokenPipeError):
+        return Unread("nobody reads the output")
+    return InputError(f"{error.filename or 'output'}: {error.strerror or error}")
+
+
 def run_program(action) -> int:
-    """Runs `action()` and returns the exit status: 0; 2 after one line about an error; 128 + signal."""
+    """Runs `action()` and returns the exit status: 0; 2 after one line about an error; 128 + signal.
+    Of several processes the first prints. Another one waits before it does: if the first has failed, too,
+    torchrun ends it meanwhile."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's cannot
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have no é
-    try:
-        with signals_as_errors():
+    status, message, defect = 0, "", None
+    with signals_as_errors():
+        try:
             action()
-        sys.stdout.flush()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:  # it says how to go on, where that is possible
-        print("; ".join(["stopped", *map(str, stopped.args)]), file=sys.stderr)
-        return getattr(stopped, "status", 130)
-    except BrokenPipeError:  # nobody reads on, as behind `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        print(f"{error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+            sys.stdout.flush()
+        except InputError as error:
+            status, message = 2, error
+        except KeyboardInterrupt as stopped:  # it says how to go on, where that is possible
+            status = getattr(stopped, "status", 130)
+            message = "; ".join(["stopped", *map(str, stopped.args)])
+        except BrokenPipeError:  # as behind `| head`
+            status = Unread.status
+        except OSError as error:
+            status, message = 2, explain_output(error)
+        except Exception as error:
+            if is_first():
+                raise
+            status, defect = 2, error  # or the first process is gone, for which it has waited
+        with suppress(OSError):  # where stderr cannot be written, either
+            if message and is_first():
+                print(message, file=sys.stderr)
+        with suppress(OSError):  # where stdout is no file
+            if status == Unread.status:  # what is left has nowhere to go
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if status == 2 and not is_first():
+        time.sleep(PATIENCE)
+        if defect:
+            raise defect
+        print(message, file=sys.stderr)
+    return status

@@ -1,16 +1,19 @@
 """Files: read as UTF-8, written whole or not at all, downloaded once and checked."""
 
 import hashlib
-import http.client
 import os
 import secrets
-import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
-import torch
+from support.errors import InputError, one_line
 
-from support.errors import InputError
+LARGEST = 2**21  # bytes of a file that is fetched
+PATIENCE = 300  # seconds until it must be here
 
 
 def read_text(path: Path, exact: bool = False) -> str:
@@ -64,25 +67,53 @@ def write_file(path: Path, content: bytes):
         raise InputError(f"{path}: {error.strerror}") from None
 
 
+def within(seconds: float, action: Callable):
+    """What `action()` returns; a TimeoutError if it takes longer. Its thread dies with the program."""
+    future = Future()
+
+    def run():
+        try:
+            future.set_result(action())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"it takes more than {seconds} s") from None
+
+
+def download(address: str) -> bytes:
+    """The content of a file at a web address, if it comes to its end in time."""
+
+    def read():
+        with urllib.request.urlopen(address, timeout=10) as response:
+            return response.read(LARGEST + 1)
+
+    content = within(PATIENCE, read)
+    if len(content) > LARGEST:
+        raise InputError(f"it has more than {LARGEST:,} bytes")
+    return content
+
+
 def fetch(path: Path, address: str, sha256: str, host: str = "https://raw.githubusercontent.com") -> Path:
-    """The published file at `path`, downloaded if it is not there. Its SHA-256 must be the published one.
-    A server that says nothing for ten seconds is not waited for."""
+    """The published file at `path`, downloaded if it is not there. Its SHA-256 must be the published one."""
     if path.exists():
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
             return path
         advice = "move it away, and it is downloaded anew"
         raise InputError(f"{path}: not the published file, whose SHA-256 is {sha256}; {advice}")
-    usual_timeout = socket.getdefaulttimeout()
     try:
-        socket.setdefaulttimeout(10)
+        content = download(f"{host}/{address}")
+        if (other := hashlib.sha256(content).hexdigest()) != sha256:
+            raise InputError(f"its SHA-256 is {other}, not {sha256}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(f"{host}/{address}", str(path), hash_prefix=sha256)
-    except (OSError, http.client.HTTPException, RuntimeError) as error:  # a RuntimeError is a wrong SHA-256
-        reason = getattr(error, "reason", error)
+    except Exception as error:  # whatever the network, the proxy and the server bring about
+        reason = error if isinstance(error, InputError) else one_line(error)
         advice = "put the file there by hand, or start without it: python train.py"
         raise InputError(
             f"{path} is not there, and {host}/{address} cannot be fetched ({reason}): {advice}"
         ) from None
-    finally:
-        socket.setdefaulttimeout(usual_timeout)
+    write_file(path, content)
     return path

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.devices import explain_memory
-from support.errors import InputError, explain_errors
+from support.errors import InputError, explain_errors, explain_output, printable
 from support.files import lines_of, read_text, write_file
 from support.hub import fetch_repository
 from support.processes import processes_started
@@ -30,6 +30,9 @@ def new_folder(settings, method: str) -> Path:
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
     name = "-".join([Path(settings.dataset).name, *fold, *method.split(), f"seed{settings.seed}"])
     output, numbered = settings.output, (Path("runs") / f"{name}-{number}" for number in range(1, 10000))
+    check_name("--output", output or name)
+    if not output and os.path.lexists("runs") and not os.path.isdir("runs"):
+        raise InputError("runs: not a folder; name another one with --output, or move it away")
     for path in [Path(output)] if output else numbered:
         try:
             path.mkdir(parents=True)
@@ -42,8 +45,17 @@ def new_folder(settings, method: str) -> Path:
     raise InputError(f"--output {output or 'runs'} exists; {advice}")
 
 
+def check_name(flag: str, name: str):
+    """Refuses a name that is not UTF-8: safetensors and tokenizers write no such file."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{flag} {printable(name)}: not UTF-8; rename it, or name another one") from None
+
+
 def locate_run(name: str | Path) -> Path:
     """The folder of a whole run: `name` itself, or the hub's copy of "user/run", fetched once."""
+    check_name("--load", str(name))
     folder = Path(name)
     if not folder.parent.exists() and len(folder.parts) == 2:
         advice = "give the folder that `python train.py` wrote"
@@ -90,6 +102,7 @@ def write_results(folder: Path, result: dict, predicted: list):
 
 def check_unfinished(folder: str):
     """Refuses to go on with a run that came to its end, or that had not begun."""
+    check_name("--resume", folder)
     path = Path(folder)
     if (path / "metrics.json").exists():
         (path / CHECKPOINT).unlink(missing_ok=True)  # where the run was killed in its last moment
@@ -158,7 +171,9 @@ def explain_interruption(folder: Path):
         yield
     except NotResumable:
         raise
-    except (KeyboardInterrupt, InputError) as error:
+    except (KeyboardInterrupt, InputError, OSError) as error:
+        if isinstance(error, OSError):
+            error = explain_output(error)
         kept = "its last checkpoint is kept" if (folder / CHECKPOINT).exists() else "no epoch was finished"
         advice = "start it anew"
         if (folder / "config.json").exists():

@@ -43,6 +43,9 @@ BAD_FLAGS = [
     ("--predict", "x"),
     ("--evaluate",),
     ("--dataset", "ace05", "--data-dir", HERE),
+    ("--output", "\udcff"),
+    ("--load", "\udcff", "--predict", "x"),
+    ("--resume", "\udcff"),
 ]
 
 
@@ -108,6 +111,8 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "a folder of nothing": (
         {}, ("data", "--dataset", "run"), "run/train.json, run/dev.json, run/test.json not there",
     ),
+    "a width of nothing": ({}, (*CARD, "--max-width", "0"), "--max-width must be at least 1"),
+    "an encoder without a name": ({}, (*CARD, "--encoder", ""), "--encoder a name"),
     "no such folder": ({}, ("data", "--dataset", "nowhere"), "--dataset nowhere: neither toy"),
     "a fold of one's own": ({}, (*TRAIN, "--fold", "3"), "--fold goes with --dataset ade"),
     # Published corpora
@@ -151,7 +156,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "half the weights": ({"run/model.safetensors": half}, TEXT, "run: not a whole run: SafetensorError"),
     "half a config": ({"run/config.json": half}, TEXT, "run: not a whole run: JSONDecodeError"),
     "half a tokenizer": ({"run/tokenizer.json": half}, TEXT, "run: not a whole run: "),
-    "the weights of other types": (changed(entity_types=["A"]), TEXT, "run: not a whole run: RuntimeError"),
+    "the weights of other types": (changed(entity_types=["A"]), TEXT, "run: not a whole run: ffnn_s."),
     "another encoder's description": (changed(encoder=OTHER_ENCODER), TEXT, "run: not a whole run: "),
     "no types": (changed(relation_types=None), TEXT, "run: not a whole run: relation_types is null"),
     "a setting that there is not": (

@@ -1,11 +1,12 @@
 """The corpora: their readers, the validator of records, one's own files, downloads, and the corpus card."""
 
+import contextlib
 import hashlib
 import http.server
 import itertools
 import json
 import shutil
-import socket
+import socketserver
 import threading
 import tracemalloc
 import zipfile
@@ -22,6 +23,7 @@ from corpora import READERS, ade, conll04, own, toy
 from corpora.card import card
 from corpora.records import SPLITS, faults_of_record
 from data import Entity, Relation
+from support import files
 from support.encoders import load_encoder
 from support.errors import InputError
 from support.files import fetch, lines_of, read_lines, read_text
@@ -598,9 +600,9 @@ def test_a_folder_in_the_place_of_a_download_is_named(tmp_path):
 def test_a_wrong_download_is_not_kept(server, tmp_path):
     root, host = server
     serve(root, ade.ADDRESS, b"an error page")
-    with pytest.raises(InputError, match=r"cannot be fetched \(invalid hash"):
+    with pytest.raises(InputError, match=r"cannot be fetched \(its SHA-256 is "):
         fetch(tmp_path / ade.FILE, ade.ADDRESS, ade.SHA256, host)
-    assert not list((tmp_path / "ade").iterdir())
+    assert not (tmp_path / "ade").exists()
 
 
 def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
@@ -608,7 +610,71 @@ def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
     reason = r"train.txt is not there, and http://127.0.0.1:9/.*"
     with pytest.raises(InputError, match=f"^.*{reason} put the file there by hand.*python train.py$"):
         fetch(tmp_path / "conll04/train.txt", address, conll04.SHA256["train"], NOWHERE)
-    assert socket.getdefaulttimeout() is None  # others wait as long as before
+
+
+@contextlib.contextmanager
+def answering(*parts):
+    """A server that answers with these bytes, and at an Event waits for it."""
+
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            with contextlib.suppress(OSError):  # nobody may be there to read
+                for part in parts:
+                    part.wait(60) if isinstance(part, threading.Event) else self.wfile.write(part)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as running:
+        running.daemon_threads = True
+        threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()
+
+
+def refusal(folder, host):
+    """The line that says why nothing can be fetched from a server; nothing is left in the folder."""
+    with pytest.raises(InputError) as error:
+        fetch(folder / "x/file.txt", "file.txt", "0" * 64, host)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"{folder}/x/file.txt is not there, and {host}/file.txt cannot be fetched (")
+    assert not list(folder.iterdir())
+    return line
+
+
+LINES = ["Content-Length: ", "Location: ", "Transfer-Encoding: ", "Content-Encoding: ", "", "HTTP/1.1 "]
+VALUES = ["x", "-5", "1", "99999999999999", "/file.txt", "http://[", "file:///x", "chunked", "gzip"]
+
+
+@given(
+    status=st.sampled_from(["200", "206", "301", "302", "307", "404", "500", "x", ""]),
+    lines=st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(VALUES) | st.text(max_size=3))),
+    body=st.binary(max_size=9),
+)
+def test_whatever_a_server_answers_is_one_line(tmp_path_factory, status, lines, body):
+    head = "".join(f"{name}{value}\r\n" for name, value in [("HTTP/1.1 ", status), *lines])
+    with answering(head.encode(), b"\r\n", body) as host:
+        refusal(tmp_path_factory.mktemp("data"), host)
+
+
+@pytest.mark.parametrize("sent", [b"", b"H", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\na"])
+def test_a_server_that_sends_too_slowly_is_not_waited_for(tmp_path, monkeypatch, sent):
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    done = threading.Event()
+    with answering(sent, done) as host:
+        assert "(TimeoutError: it takes more than 0.1 s)" in refusal(tmp_path, host)
+        done.set()
+
+
+def test_of_a_file_that_is_too_large_no_more_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LARGEST", 10)
+    with answering(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 11, threading.Event()) as host:
+        assert "(it has more than 10 bytes)" in refusal(tmp_path, host)
+
+
+@pytest.mark.parametrize("proxy", ["foo", "http://[", "http://a:b", "socks5://a", "\x01"])
+def test_a_malformed_proxy_is_one_line(tmp_path, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    refusal(tmp_path, NOWHERE)
 
 
 def zipped(path, rows):

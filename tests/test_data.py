@@ -83,6 +83,12 @@ def test_a_record_may_have_an_id_and_a_phenomenon_and_is_named_with_its_place():
         data.sentence_of(RECORD | {"tokens": None}, "train-3", "f, record 3")
 
 
+@given(id=st.text(st.characters()), half=st.integers(0xD800, 0xDFFF).map(chr))
+def test_an_id_that_has_half_a_character_is_escaped_when_it_is_read(id, half):
+    name = data.sentence_of(RECORD | {"orig_id": id + half}, "train-3", "f").id
+    assert name.encode() and (ascii(half)[1:-1] in name or name.endswith(" …"))
+
+
 def test_what_a_record_has_twice_a_sentence_has_once():
     entities = [RECORD["entities"][k] for k in (0, 1, 0, 1)]
     relations = []

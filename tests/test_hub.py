@@ -144,6 +144,30 @@ def test_a_copy_that_is_whole_is_used_without_asking_the_hub(tmp_path, monkeypat
     assert asked == [("a/b", "v1", "a copy"), ("a/b", "v1", "which files"), ("a/b", "v1", wanted)]
 
 
+@pytest.mark.parametrize("part", ["model_info", "snapshot_download"])
+def test_a_hub_that_sends_too_slowly_is_not_waited_for(tmp_path, monkeypatch, part):
+    import huggingface_hub
+
+    fake_hub(monkeypatch, tmp_path, ["a.bin"])
+    answer = huggingface_hub.snapshot_download
+
+    def wait(*given, local_files_only=False, **more):
+        return answer("", None) if local_files_only else threading.Event().wait()
+
+    monkeypatch.setattr(huggingface_hub.HfApi if part == "model_info" else huggingface_hub, part, wait)
+    monkeypatch.setattr(hub, "PATIENCE", (0.1, 0.1))
+    with pytest.raises(InputError, match=r"^--x a/b .* \(TimeoutError: it takes more than 0.1 s\): advice$"):
+        hub.fetch_repository("--x", "a/b", [], lambda folder: False, "advice")
+
+
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "HF_HUB_DOWNLOAD_TIMEOUT"])
+def test_a_malformed_variable_of_the_hub_is_one_line(tmp_path, name):
+    done = cli("--output", tmp_path / "run", **{name: "http://["})
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("transformers cannot be used (ValueError: ") and "HF_ENDPOINT" in line
+
+
 def test_an_encoder_is_whole_with_config_weights_and_tokenizer(tmp_path):
     for weights, tokenizer in (("pytorch_model.bin", "vocab.txt"), ("model.safetensors", "tokenizer.json")):
         folder = tmp_path / weights

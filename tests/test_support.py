@@ -5,9 +5,11 @@ import errno
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,14 +18,16 @@ from typing import Literal
 import pytest
 import torch
 from helpers import HERE, SMALL, cli
+from hypothesis import given as draw
+from hypothesis import strategies as st
 from torch import nn
 
 import data
 from data import Sentence
-from support import devices, encoders, flags, folders, processes
+from support import devices, encoders, errors, flags, folders, processes
 from support.checkpoints import go_on, save_checkpoint
 from support.errors import InputError, run_program
-from support.files import write_file
+from support.files import within, write_file
 from support.processes import build_ahead
 
 WORDS = [sentence.words for sentence in SMALL.train]
@@ -148,8 +152,11 @@ def test_a_vocabulary_that_is_not_the_encoders_is_refused(pieces, rows):
     class Tokenizer:
         all_special_tokens = ["[CLS]"]
 
-        def __len__(self):
-            return pieces
+        def get_vocab(self):
+            return {"a": 0, "b": pieces - 1}  # with a gap between
+
+        def __call__(self, text):
+            return {"input_ids": [0]}
 
     encoder = random_encoder("bert", vocab_size=rows, **SIZES)
     with pytest.raises(InputError, match=f"^its vocabulary has {pieces} pieces, and the encoder {rows}; "):
@@ -387,10 +394,10 @@ def test_half_a_flag_is_no_flag():
 # -- Programs ------------------------------------------------------------------------------------------------
 
 
-def program(code, **more):
+def program(code, stderr=subprocess.PIPE, **more):
     """Runs `action`, which the code defines, as every program here does, in a process of its own."""
     code = f"import sys\nfrom support.errors import run_program\n{code}\nsys.exit(run_program(action))"
-    return subprocess.run([sys.executable, "-c", code], cwd=HERE, stderr=subprocess.PIPE, **more)
+    return subprocess.run([sys.executable, "-c", code], cwd=HERE, stderr=stderr, **more)
 
 
 @pytest.mark.parametrize(
@@ -418,7 +425,88 @@ def test_a_program_ends_quietly_where_nobody_reads_on():
     os.close(reader)
     done = program("def action():\n    print('x' * 10**6)", stdout=writer)
     os.close(writer)
-    assert done.returncode == 1 and done.stderr == b""
+    assert done.returncode == 141 and done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full disk")
+def test_output_onto_a_full_disk_is_one_line():
+    code = "def action():\n    print('x' * 10**6)"
+    with open("/dev/full", "w") as full:
+        done = program(code, stdout=full)
+        assert (done.returncode, done.stderr) == (2, b"output: No space left on device\n")
+        assert program(code, stdout=full, stderr=full).returncode == 2
+
+
+ENDLESS = """
+import time
+from support.errors import end_quietly
+end_quietly()
+def action():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_sent_five_times_is_one_line_and_one_status(name, status):
+    code = f"import sys\nfrom support.errors import run_program\n{ENDLESS}\nsys.exit(run_program(action))"
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=HERE, **pipes) as process:
+        process.stdout.readline()
+        for _ in range(5):
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
+        _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (status, "stopped\n")
+
+
+@pytest.mark.parametrize("command", [["train.py"], ["data.py"], ["-m", "tools.report", "x"]])
+def test_ctrl_c_while_torch_is_imported_is_quiet(tmp_path, command):
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)")
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen([sys.executable, *command], cwd=HERE, env=env, **pipes) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (-signal.SIGINT, "")  # a shell makes 130 of it
+
+
+def test_a_signal_that_is_ignored_stays_so(capsys):
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert run_program(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    assert capsys.readouterr().err == ""
+
+
+def test_of_several_processes_another_one_waits_to_be_ended_before_it_prints(monkeypatch, capsys):
+    waits = []
+    monkeypatch.setattr(errors.time, "sleep", lambda seconds: waits.append(capsys.readouterr().err))
+
+    def fail(error):
+        raise error
+
+    for number, waited in (("0", []), ("1", [""])):
+        monkeypatch.setenv("LOCAL_RANK", number)
+        waits.clear()
+        assert run_program(lambda: fail(InputError("wrong"))) == 2
+        assert capsys.readouterr().err == "wrong\n" and waits == waited
+        with pytest.raises(RuntimeError, match="gone"):
+            run_program(lambda: fail(RuntimeError("gone")))
+        assert waits == 2 * waited
+    assert run_program(lambda: fail(KeyboardInterrupt())) == 130  # all were stopped, and the first says so
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_under_torchrun_an_error_is_one_line_once():
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = cli("--dataset", "nowhere", by=torchrun, OMP_NUM_THREADS="1")
+    assert done.returncode and not done.stdout
+    assert done.stderr.count("--dataset nowhere: neither toy") == 1
 
 
 def test_a_program_prints_to_any_terminal_and_to_none():
@@ -449,6 +537,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_file(tmp_path / "nowhere/file", b"x")
 
 
+def test_what_takes_too_long_is_not_waited_for():
+    assert within(60, lambda: 3) == 3
+    with pytest.raises(KeyError, match="x"):
+        within(60, lambda: {}["x"])
+    with pytest.raises(TimeoutError, match="^it takes more than 0.01 s$"):
+        within(0.01, threading.Event().wait)
+
+
 # -- Run folders ---------------------------------------------------------------------------------------------
 
 
@@ -467,6 +563,29 @@ def test_a_run_gets_a_folder_of_its_own_that_is_never_written_over(tmp_path, mon
     settings.output = "file/run"
     with pytest.raises(InputError, match="^--output file/run: Not a directory$"):
         folders.new_folder(settings, "spert")
+
+
+@draw(name=st.text(), place=st.integers(0, 9), half=st.integers(0xD800, 0xDFFF).map(chr))
+def test_a_name_that_is_not_utf_8_is_one_line_and_no_folder_is_made(tmp_path_factory, name, place, half):
+    name = name[:place] + half + name[place:]
+    folder = tmp_path_factory.mktemp("runs")
+    settings = SimpleNamespace(dataset="toy", fold=0, seed=0, output=f"{folder}/{name}")
+    uses = {"--output": lambda path: folders.new_folder(settings, "dot")}
+    uses |= {"--load": folders.locate_run, "--resume": folders.check_unfinished}
+    for flag, use in uses.items():
+        with pytest.raises(InputError, match=f"^{flag} .*: not UTF-8; rename it") as error:
+            use(settings.output)
+        assert len(str(error.value).splitlines()) == 1
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_a_file_or_a_dangling_link_in_the_place_of_runs_is_named(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs"))
+    settings = SimpleNamespace(dataset="toy", fold=0, seed=0, output="")
+    with pytest.raises(InputError, match="^runs: not a folder; name another one with --output"):
+        folders.new_folder(settings, "dot")
 
 
 def test_the_history_of_a_run_is_a_line_an_epoch(tmp_path):
@@ -506,6 +625,25 @@ def test_what_ends_a_run_says_what_was_kept_and_how_to_go_on(tmp_path, stop):
     assert message() == f"no epoch was finished; {advice}"
     (folder / folders.CHECKPOINT).touch()
     assert message("full") == f"full; its last checkpoint is kept; {advice}"
+
+
+OUTPUT = [
+    (OSError(errno.ENOSPC, "No space left on device"), 2, "output: No space left on device"),
+    (BrokenPipeError(), 141, "stopped; nobody reads the output"),
+]
+
+
+@pytest.mark.parametrize("failure, status, line", OUTPUT, ids=str)
+def test_a_log_that_cannot_be_written_says_how_to_go_on(tmp_path, capsys, failure, status, line):
+    (tmp_path / "config.json").touch()
+
+    def action():
+        with folders.explain_interruption(tmp_path):
+            raise failure
+
+    assert run_program(action) == status
+    advice = f"no epoch was finished; go on with: python train.py --resume {tmp_path}"
+    assert capsys.readouterr().err == f"{line}; {advice}\n"
 
 
 def test_what_cannot_go_on_is_not_advised_to(tmp_path):

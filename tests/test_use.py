@@ -166,8 +166,6 @@ def test_any_change_of_config_json_is_a_run_or_one_error(folder, tmp_path_factor
     parts = [description, settings, settings["config"], description["encoder"]]
     part = pick.draw(st.sampled_from(parts))
     name = pick.draw(st.sampled_from(sorted(part)))
-    if part is description["encoder"] and not isinstance(value, str | None):
-        value = -1  # else gigabytes might be built
     part[name] = value
     changed = tmp_path_factory.mktemp("changed")
     for file in folder.iterdir():
@@ -176,6 +174,33 @@ def test_any_change_of_config_json_is_a_run_or_one_error(folder, tmp_path_factor
     (changed / "config.json").write_text(json.dumps(description))
     with contextlib.suppress(InputError):
         train.load(changed, "cpu").predict("a rash")
+
+
+SIZES = {"hidden": 2**16, "width_dim": 2**16, "max_width": 1000, "layers": 1000, "context_layers": 999}
+SIZES |= {"vocab_size": 10**11, "max_position_embeddings": 10**11, "num_hidden_layers": 10**7}
+SIZES |= {"hidden_size": 2**20, "type_vocab_size": 10**12}
+
+
+@pytest.mark.parametrize("name, value", SIZES.items())
+def test_a_model_that_the_weights_do_not_fill_is_not_built(folder, tmp_path, monkeypatch, name, value):
+    description = json.loads((folder / "config.json").read_text())
+    parts = (description["settings"]["config"], description["encoder"])
+    next(part for part in parts if name in part)[name] = value
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run/config.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="as config.json says$|and config.json asks for many more$"):
+        train.load(tmp_path / "run")
+
+
+def test_a_tokenizer_with_ids_beyond_the_models_is_one_line(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run")
+    path = tmp_path / "run/tokenizer.json"
+    content = json.loads(path.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary[max(vocabulary, key=vocabulary.get)] = 5000  # as many pieces as before
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="its vocabulary has 5,001 pieces, and the encoder "):
+        train.load(tmp_path / "run")
 
 
 CHANGES = [

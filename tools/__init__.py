@@ -1,1 +1,8 @@
 """Programs over the core: `python -m tools.report`, `python -m tools.benchmark`, the exercises' checks."""
+
+import sys
+
+from support.errors import end_quietly
+
+if sys.argv[0] == "-m":  # while Python looks for the program
+    end_quietly()

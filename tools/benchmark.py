@@ -171,9 +171,9 @@ def make_benchmark_parser():
 
 def main(arguments: list[str] | None = None) -> int:
     """Measures the model that the flags of train.py describe."""
-    silence_transformers()
 
     def measure():
+        silence_transformers()
         benchmark(settings_of(**vars(make_benchmark_parser().parse_args(arguments))))
 
     return run_program(measure)
