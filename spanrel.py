@@ -319,10 +319,11 @@ def span_loss(z_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Boo
 
 def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Float[Tensor, "B P"]:
     """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the paper read literally [L6].
-    log(1 - y_c) comes from the scores of the other types, so that it is exact where y_c rounds to 1."""
+    1 - y_c of the highest type, which may round to 0, is the sum of the others; these are at most 1/2."""
     log_y = z_r.log_softmax(-1)
-    itself = torch.eye(z_r.shape[-1], dtype=torch.bool, device=z_r.device)
-    log_not_y = log_y[..., None, :].masked_fill(itself, torch.finfo(log_y.dtype).min).logsumexp(-1)
+    highest = log_y.argmax(-1, keepdim=True)
+    others = log_y.scatter(-1, highest, torch.finfo(log_y.dtype).min)
+    log_not_y = (-others.exp()).log1p().scatter(-1, highest, others.logsumexp(-1, keepdim=True))
     return -(t_r * log_y + (1 - t_r) * log_not_y).mean(-1)
 
 
