@@ -96,7 +96,8 @@ FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with the small encoders of 
 FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
 
 # The lowest and the highest value of a number; without a row from 0.
-RANGES = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | {"clip": (1e-6, 2**31)}
+RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # a smaller chunk takes less than 16 MiB, and long
+RANGES |= dict.fromkeys(("epochs", "batch_size"), (1, 2**31))
 RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
 RANGES |= dict.fromkeys(("least_entity_score", "least_relation_score"), (0, 1))
 RANGES |= dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
@@ -227,15 +228,18 @@ class Run:
         for sentences in gather(share):
             for index, sentence in sentences.items():
                 annotated[index] = sentence
-        return annotated
+        limit = self.model.most_entities
+        reason = f"over {limit}: no relations between them are predicted; a hardly trained model has so many"
+        crowded = [sentence for sentence in annotated if len(sentence.entities) > limit]
+        warn([f"{sentence.id}: {len(sentence.entities):,} entities, {reason}" for sentence in crowded])
+        return [select(sentence, self.settings) for sentence in annotated]
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
-        """The sentences of a batch with what the model finds."""
+        """The sentences of a batch with all that the model finds."""
         with self.autocast(), explain_memory("prediction", batch, "a smaller --chunk may help"):
             prediction = self.model.predict(*batch.inputs, batch.is_span, given_entities)
         types = (self.entity_types, self.relation_types)
-        sentences = data.predicted_sentences(batch.examples, prediction, *types, given_entities)
-        return [select(sentence, self.settings) for sentence in sentences]
+        return data.predicted_sentences(batch.examples, prediction, *types, given_entities)
 
     def save(self, folder: Path):
         """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
