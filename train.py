@@ -469,6 +469,7 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
 # -- Command line --------------------------------------------------------------------------------------------
 
 FORMATS = ("text", "json", "jsonl", "html")
+MOST_SHOWN = 100_000  # sentences in one page or list: they are all kept before it is printed
 ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
 CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
 SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
@@ -539,6 +540,7 @@ def use_run(actions: dict, given: dict):
     if "predict" not in actions and "evaluate" not in actions:
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
     form, shown, is_terminal = actions.get("format", "text"), [], sys.stdout.isatty()
+    is_streamed = form in ("text", "jsonl")
     run = load(actions["load"], given.pop("device", "auto"))
     settings = run.settings
     refuse_idle(given, idle_flags(settings))
@@ -548,11 +550,13 @@ def use_run(actions: dict, given: dict):
         raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():  # the config is the model's own
         setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
-    for pairs in predict_inputs(run, actions, is_silent=form == "jsonl" and is_terminal):
-        if form == "jsonl":
-            print(pictures.render(pairs, form, "", False), flush=True)
+    for pairs in predict_inputs(run, actions, is_silent=is_streamed and is_terminal):
+        if is_streamed:
+            print(pictures.render(pairs, form, "", is_terminal), flush=True)
         else:
             shown += pairs
+        if len(shown) > MOST_SHOWN:
+            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl any number")
     result = None
     if "evaluate" in actions:
         gold = corpus_of_run(settings).splits[settings.eval_split]

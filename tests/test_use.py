@@ -77,7 +77,8 @@ def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, wor
     assert train.load(tmp_path).rule == "letters"  # as before runs said it
 
 
-def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("form, lines", [("jsonl", 1), ("text", 2)])
+def test_a_long_file_is_read_and_printed_in_blocks(form, lines, folder, tmp_path, monkeypatch, capsys):
     texts = [f"a rash by aspirin {number}" for number in range(1030)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     sizes = []
@@ -87,11 +88,26 @@ def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch
         return [dataclasses.replace(e.sentence) for e in encoded]
 
     monkeypatch.setattr(train.Run, "annotate", watched)
-    command = ["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", "jsonl"]
+    command = ["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", form]
     assert train.main(command) == 0
-    assert sizes == [(512, 0), (512, 512), (6, 512)]
+    assert sizes == [(512, 0), (512, 512 * lines), (6, 512 * lines)]
     (*_, last) = capsys.readouterr().out.splitlines()
-    assert json.loads(last)["text"] == texts[-1]
+    assert texts[-1] == (json.loads(last)["text"] if form == "jsonl" else last)
+
+
+@pytest.mark.parametrize("form", train.FORMATS)
+def test_a_list_or_a_page_of_very_many_sentences_is_one_line_that_names_another_form(
+    form, tmp_path, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "MOST_SHOWN", 3)
+    (tmp_path / "texts.txt").write_text("a rash\n" * 4)
+    status = train.main(["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", form])
+    output = capsys.readouterr()
+    if form in ("text", "jsonl"):
+        assert status == 0 and output.out.count("a rash") >= 4
+    else:
+        message = f"--format {form} holds 3 sentences at most; jsonl any number"
+        assert status == 2 and not output.out and output.err.splitlines()[-1] == message
 
 
 def test_json_lines_are_the_records_of_the_json(folder, capsys):
