@@ -366,7 +366,7 @@ class SpanRel(nn.Module):
         super().__init__()
         self.config, self.encoder = config, encoder
         self.D = encoder.config.hidden_size
-        self.most_entities = min(512, int((2**24 / (C + 1)) ** 0.5))  # are paired: P C < 2^24
+        self.most_entities = min(256, int((2**24 / (C + 1)) ** 0.5))  # are paired: P C < 2^24
         self.width = nn.Embedding(config.max_width, config.width_dim)  # W of (4); a row for each width [L18]
         self.build_layers(E, C)
 

@@ -481,7 +481,7 @@ def test_more_entities_than_can_be_paired_have_no_relations_and_a_line_names_the
     assert sentences[:2] == run.predict(records[:2], given_entities)  # the others change nothing
 
 
-@pytest.mark.parametrize("types, entities", [(0, 512), (60, 512), (1122, 122)])
+@pytest.mark.parametrize("types, entities", [(0, 256), (60, 256), (1122, 122)])
 def test_all_posteriors_of_a_batch_are_half_a_gigabyte_at_most(types, entities):
     for reading in ("softmax-bce", "sigmoid-bce"):
         model = make_model("span", (), Config(relation_loss=reading), toy_run().model.encoder, 3, types + 1)
