@@ -35,7 +35,7 @@ from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
-from support.cautions import cautions
+from support.cautions import cautions, crowded
 from support.checkpoints import finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
@@ -228,10 +228,7 @@ class Run:
         for sentences in gather(share):
             for index, sentence in sentences.items():
                 annotated[index] = sentence
-        limit = self.model.most_entities
-        reason = f"over {limit}: no relations between them are predicted; a hardly trained model has so many"
-        crowded = [sentence for sentence in annotated if len(sentence.entities) > limit]
-        warn([f"{sentence.id}: {len(sentence.entities):,} entities, {reason}" for sentence in crowded])
+        warn(crowded(annotated, self.model.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
