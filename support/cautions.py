@@ -33,7 +33,7 @@ def cautions(train: list, tokenizer, settings) -> list[str]:
 
 
 def crowded(sentences: list, most: int) -> list[str]:
-    """A line for each predicted sentence of which no entities are paired, since there are more than `most`."""
+    """A line for each predicted sentence whose entities are not paired, since they are more than `most`."""
     reason = f"over {most}: no relations between them are predicted; a hardly trained model has so many"
     many = [sentence for sentence in sentences if len(sentence.entities) > most]
     return [f"{sentence.id}: {len(sentence.entities):,} entities, {reason}" for sentence in many]
