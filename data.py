@@ -173,7 +173,9 @@ def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Se
     if isinstance(item, str):
         if item and not is_text(item):
             raise InputError(f"{where}: {excerpt(item)}; it must be UTF-8")
-        return Sentence.from_text(item, id, rule), None
+        sentence = Sentence.from_text(item, id, rule)
+        check_record(sentence.to_record(), where, fewest_words=0)
+        return sentence, None
     record = {"tokens": item} if type(item) is list else item
     has_gold = type(record) is dict and "relations" in record
     if type(record) is dict and "tokens" in record:
@@ -201,7 +203,8 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     A sentence of more than `longest` pieces is never cut: it is an error that names it."""
     if not sentences:
         return []
-    pieces = tokenizer([s.words for s in sentences], is_split_into_words=True).encodings
+    words = [s.words[:longest] for s in sentences]  # a sentence that has more is refused, whatever they are
+    pieces = tokenizer(words, is_split_into_words=True).encodings
     if pieces[0].word_ids[0] is not None:
         advice = "the model needs a [CLS] there"
         raise InputError(f"--encoder: its tokenizer puts nothing before the sentence, and {advice}")

@@ -142,9 +142,8 @@ def filter_spans(
     """Span filtration: the indexes of the spans not classified NoneEntity, and a mask, False at padding.
     M is the largest number of such spans in one sentence; shorter rows are padded."""
     keep = (y_s.argmax(-1) > 0) & is_span
-    count = keep.sum(-1)
-    kept = keep.int().argsort(dim=-1, descending=True, stable=True)[:, : int(count.amax())]
-    return kept, torch.arange(kept.shape[1], device=y_s.device) < count[:, None]
+    kept = keep.int().argsort(dim=-1, descending=True, stable=True)[:, : int(keep.sum(-1).amax())]
+    return kept, keep.gather(1, kept)
 
 
 # -- §3.2  Relation classification and filtration ------------------------------------------------------------
@@ -212,9 +211,8 @@ def classify_relations(R_r: Float[Tensor, "B P q"], ffnn: nn.Module) -> Float[Te
 
 def filter_relations(y_r: Float[Tensor, "B P C"], is_pair: Bool[Tensor, "B P"]) -> Bool[Tensor, "B P C"]:
     """Relation filtration: each pair holds the type of its highest class, unless that is NoneRelation."""
-    holds = nn.functional.one_hot(y_r.argmax(-1), y_r.shape[-1]).bool()
-    holds[..., 0] = False
-    return holds & is_pair[..., None]
+    highest = y_r.argmax(-1, keepdim=True)
+    return (torch.arange(y_r.shape[-1], device=y_r.device) == highest) & (highest > 0) & is_pair[..., None]
 
 
 # -- §3.3  Attention variants --------------------------------------------------------------------------------
@@ -319,10 +317,11 @@ def span_loss(z_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Boo
 
 def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Float[Tensor, "B P"]:
     """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the paper read literally [L6].
-    log(1 - y_c) comes from the scores of the other types, so that it is exact where y_c rounds to 1."""
+    1 - y_c of the highest type, which may round to 0, is the sum of the others; these are at most 1/2."""
     log_y = z_r.log_softmax(-1)
-    itself = torch.eye(z_r.shape[-1], dtype=torch.bool, device=z_r.device)
-    log_not_y = log_y[..., None, :].masked_fill(itself, torch.finfo(log_y.dtype).min).logsumexp(-1)
+    highest = log_y.argmax(-1, keepdim=True)
+    others = log_y.scatter(-1, highest, torch.finfo(log_y.dtype).min)
+    log_not_y = (-others.exp()).log1p().scatter(-1, highest, others.logsumexp(-1, keepdim=True))
     return -(t_r * log_y + (1 - t_r) * log_not_y).mean(-1)
 
 
@@ -367,6 +366,7 @@ class SpanRel(nn.Module):
         super().__init__()
         self.config, self.encoder = config, encoder
         self.D = encoder.config.hidden_size
+        self.most_entities = min(256, int((2**24 / (C + 1)) ** 0.5))  # are paired: P C < 2^24
         self.width = nn.Embedding(config.max_width, config.width_dim)  # W of (4); a row for each width [L18]
         self.build_layers(E, C)
 
@@ -427,7 +427,7 @@ class SpanRel(nn.Module):
         is_span: Bool[Tensor, "B S"], given_entities: bool = False,
     ) -> Prediction:
         """Classifies and filters all spans, then all pairs of those kept [L26]. Call `eval()` first.
-        With `given_entities`, the spans are entities already: all are kept."""
+        With `given_entities`, all spans are kept. In a sentence of over `most_entities`, none are paired."""
         X = self.embed(input_ids, attention_mask, is_token)
         rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
         R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
@@ -436,7 +436,8 @@ class SpanRel(nn.Module):
         if given_entities:
             kept, is_entity = torch.arange(is_span.shape[1], device=X.device).expand(is_span.shape), is_span
         y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
-        pairs, is_pair = all_pairs(is_entity)
+        is_paired = is_entity & (is_entity.sum(-1, keepdim=True) <= self.most_entities)
+        pairs, is_pair = all_pairs(is_paired[:, : int(is_paired.sum(-1).amax())])
         y_r = in_chunks(lambda p: self.classify_pairs(X, is_token, spans, R_s, p), rows, pairs)
         return Prediction(kept, is_entity, y_s, pairs, y_r, self.filter_pairs(y_r, is_pair))
 

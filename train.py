@@ -40,7 +40,7 @@ from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
-from support.cautions import cautions
+from support.cautions import cautions, crowded
 from support.checkpoints import build_to_fit, finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
@@ -101,7 +101,8 @@ FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with the small encoders of 
 FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
 
 # The lowest and the highest value of a number; without a row from 0.
-RANGES = dict.fromkeys(("epochs", "batch_size", "chunk"), (1, 2**31)) | {"clip": (1e-6, 2**31)}
+RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # a smaller chunk takes less than 16 MiB, and long
+RANGES |= dict.fromkeys(("epochs", "batch_size"), (1, 2**31))
 RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
 RANGES |= dict.fromkeys(("least_entity_score", "least_relation_score"), (0, 1))
 RANGES |= dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
@@ -232,15 +233,15 @@ class Run:
         for sentences in gather(share):
             for index, sentence in sentences.items():
                 annotated[index] = sentence
-        return annotated
+        warn(crowded(annotated, self.model.most_entities))
+        return [select(sentence, self.settings) for sentence in annotated]
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
-        """The sentences of a batch with what the model finds."""
+        """The sentences of a batch with all that the model finds."""
         with self.autocast(), explain_memory("prediction", batch, "a smaller --chunk may help"):
             prediction = self.model.predict(*batch.inputs, batch.is_span, given_entities)
         types = (self.entity_types, self.relation_types)
-        sentences = data.predicted_sentences(batch.examples, prediction, *types, given_entities)
-        return [select(sentence, self.settings) for sentence in sentences]
+        return data.predicted_sentences(batch.examples, prediction, *types, given_entities)
 
     def save(self, folder: Path):
         """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
@@ -472,6 +473,7 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
 # -- Command line --------------------------------------------------------------------------------------------
 
 FORMATS = ("text", "json", "jsonl", "html")
+MOST_SHOWN = 100_000  # sentences in one page or list: they are all kept before it is printed
 ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
 CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
 SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
@@ -542,6 +544,7 @@ def use_run(actions: dict, given: dict):
     if "predict" not in actions and "evaluate" not in actions:
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
     form, shown, is_terminal = actions.get("format", "text"), [], sys.stdout.isatty()
+    is_streamed = form in ("text", "jsonl")
     run = load(actions["load"], given.pop("device", "auto"))
     settings = run.settings
     refuse_idle(given, idle_flags(settings))
@@ -551,11 +554,13 @@ def use_run(actions: dict, given: dict):
         raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():  # the config is the model's own
         setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
-    for pairs in predict_inputs(run, actions, is_silent=form == "jsonl" and is_terminal):
-        if form == "jsonl":
-            print(pictures.render(pairs, form, "", False), flush=True)
+    for pairs in predict_inputs(run, actions, is_silent=is_streamed and is_terminal):
+        if is_streamed:
+            print(pictures.render(pairs, form, "", is_terminal), flush=True)
         else:
             shown += pairs
+        if len(shown) > MOST_SHOWN:
+            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl any number")
     result = None
     if "evaluate" in actions:
         gold = corpus_of_run(settings).splits[settings.eval_split]

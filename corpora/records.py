@@ -10,6 +10,7 @@ from support.files import read_lines, read_text
 FORM = '{"tokens": [...], "entities": [{"type", "start", "end"}, ...], '
 FORM += '"relations": [{"type", "head", "tail"}, ...]}'
 SPLITS = ("train", "dev", "test")
+MOST = 10_000  # words of a sentence, and letters of a word: more would hold up the tokenizer
 
 
 def read_numbered(path: Path) -> list[tuple]:
@@ -77,9 +78,13 @@ def faults_of_record(record, fewest_words: int = 1) -> list[str]:
     faults = []
     if len(words) < fewest_words:
         faults.append("tokens: empty; a sentence has a word at least")
+    if len(words) > MOST:
+        return [f"tokens: {len(words):,} words; a sentence has at most {MOST:,}; split it"]
     for k, word in enumerate(words):
         if not is_text(word):
             faults.append(f"tokens[{k}]: {excerpt(word)}; must be a word")
+        elif len(word) > MOST:
+            faults.append(f"tokens[{k}]: {excerpt(word)}, {len(word):,} letters; a word has at most {MOST:,}")
     ranges = {"start": (0, len(words) - 1), "end": (1, len(words))}
     for k, entity in enumerate(entities):
         wrong = faults_of_item(f"entities[{k}]", entity, ranges, f"{len(words)} words")

@@ -1,4 +1,4 @@
-"""What a user should know before a run: words that the encoder cannot read, relations that will be lost."""
+"""What a user should know: words that the encoder cannot read, relations that will be or are lost."""
 
 
 def unknown_words(encoded, unknown_id: int) -> int:
@@ -30,3 +30,10 @@ def cautions(train: list, tokenizer, settings) -> list[str]:
         reason = f"{surplus:,} relations of train are a second type of their pair; a Softmax holds one"
         lines.append(f"{reason}, so F1 cannot pass {limit:.2f}: --relation-loss sigmoid-bce holds several")
     return lines
+
+
+def crowded(sentences: list, most: int) -> list[str]:
+    """A line for each predicted sentence whose entities are not paired, since they are more than `most`."""
+    reason = f"over {most}: no relations between them are predicted; a hardly trained model has so many"
+    many = [sentence for sentence in sentences if len(sentence.entities) > most]
+    return [f"{sentence.id}: {len(sentence.entities):,} entities, {reason}" for sentence in many]

@@ -126,7 +126,8 @@ def read_each(read, items) -> list:
 
 
 def read_in_turn(read, items):
-    """Yields what `read_each` returns, one by one. Behind an error the rest is read for its errors alone."""
+    """Yields what `read_each` returns, one by one. Behind an error the rest is read for its errors alone,
+    unless they are thousands."""
     lines = []
     try:
         for item in items:
@@ -134,6 +135,8 @@ def read_in_turn(read, items):
                 result = read(*item)
             except InputError as error:
                 lines += error.lines
+                if len(lines) > 10_000:  # the input may have no end
+                    break
                 continue
             if not lines:
                 yield result

@@ -15,11 +15,18 @@ from support.errors import InputError, one_line
 LARGEST = 2**21  # bytes of a file that is fetched
 PATIENCE = 300  # seconds until it must be here
 
+MOST_BYTES = 2**28  # of a file that is read whole
+MOST_LINE_BYTES = 2**24
+
 
 def read_text(path: Path, exact: bool = False) -> str:
     """The text of a UTF-8 file, without its byte order mark; `exact`: with it, where there is one."""
     try:
-        text = path.read_bytes().decode("utf-8")
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; divide it into smaller files")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except OSError as error:
@@ -38,7 +45,9 @@ def read_lines(path: Path):
     number, position = 0, 0
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), 1):
+                if len(line) > MOST_LINE_BYTES:
+                    raise InputError(f"{path}, line {number}: over {MOST_LINE_BYTES:,} bytes; divide it")
                 text = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
                 position += len(line)
                 if number == 1:

@@ -35,8 +35,9 @@ def marked(items: list, gold: list | None) -> list[tuple]:
     """(mark, item) of each item, then of those that only gold has."""
     if gold is None:
         return [(UNKNOWN, item) for item in items]
-    pairs = [(RIGHT if item in gold else WRONG, item) for item in items]
-    return pairs + [(MISSED, item) for item in gold if item not in items]
+    right, predicted = set(gold), set(items)
+    pairs = [(RIGHT if item in right else WRONG, item) for item in items]
+    return pairs + [(MISSED, item) for item in gold if item not in predicted]
 
 
 def describe(sentence, item) -> str:
@@ -63,6 +64,7 @@ def show(sentence, gold=None, colour: bool = False) -> str:
 
 # -- The picture ---------------------------------------------------------------------------------------------
 
+MOST_DRAWN = 1000  # entities, and relations; to place a line takes a look at all others of its row
 CELL, WIDTH = 8, 800  # pixels: of a character, of a row of words
 LANE = 18  # pixels between two arcs, or two brackets, that lie above each other
 HUES = ("#f2c744", "#7cc7f0", "#8fd3a8", "#f0a68c", "#c9b6ec", "#d9d36a", "#b8c4cc", "#e8b4d4")
@@ -144,15 +146,18 @@ def stack_lines(lines: list[Line]) -> int:
 
 def picture(sentence, gold=None) -> str:
     """The sentence as SVG: entities on coloured ground over brackets, relations as arcs to their tails.
-    Where gold is known: = and solid is right, + and dashed wrong, - and dotted missed. It holds no script."""
+    Where gold is known: = and solid is right, + and dashed wrong, - and dotted missed. It holds no script.
+    Of thousands the first are drawn, and it says how many are not."""
     places = place_words(sentence)
     words, brackets, arcs = defaultdict(list), defaultdict(list), defaultdict(list)  # by row
     for word, place in zip(sentence.words, places):
         words[place.row].append((word, place))
-    for marked_entity in marked(sentence.entities, gold and gold.entities):
+    entities = marked(sentence.entities, gold and gold.entities)
+    relations = marked(sentence.relations, gold and gold.relations)
+    for marked_entity in entities[:MOST_DRAWN]:
         for row, bracket in brackets_of(marked_entity, places):
             brackets[row].append(bracket)
-    for marked_relation in marked(sentence.relations, gold and gold.relations):
+    for marked_relation in relations[:MOST_DRAWN]:
         for row, arc in arcs_of(marked_relation, places):
             arcs[row].append(arc)
     rows, y = "", 0
@@ -160,6 +165,10 @@ def picture(sentence, gold=None) -> str:
         drawn, height = draw_row(sentence, words[row], brackets[row], arcs[row])
         rows += f'<g transform="translate(4 {y})">{drawn}</g>'
         y += height
+    for kind, items in (("entities", entities), ("relations", relations)):
+        if len(items) > MOST_DRAWN:
+            y += LANE
+            rows += f'<text x="4" y="{y - 5}">and {len(items) - MOST_DRAWN:,} more {kind}</text>'
     text = escape(show(sentence, gold).strip())
     size = f'width="{WIDTH + 8}" viewBox="0 0 {WIDTH + 8} {y}"'
     style = "max-width:100%;background:#fff;font:13px monospace"

@@ -73,11 +73,12 @@ def missed_relations(gold: list, predicted: list, max_width: int) -> dict[str, i
     another type. "relation": both arguments were found."""
     causes = dict.fromkeys(("width", "argument", "relation"), 0)
     for right, guess in zip(gold, predicted, strict=True):
+        entities = set(guess.entities)
         for relation in set(right.relations) - set(guess.relations):
             arguments = {relation.head, relation.tail}
             if max(entity.end - entity.start for entity in arguments) > max_width:
                 causes["width"] += 1
-            elif arguments <= set(guess.entities):
+            elif arguments <= entities:
                 causes["relation"] += 1
             else:
                 causes["argument"] += 1

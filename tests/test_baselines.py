@@ -10,6 +10,7 @@ from helpers import some_batch, toy_run
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from baselines.readings import READINGS
@@ -47,7 +48,55 @@ def test_max_pooling_agrees_with_the_loop_and_its_gradient_goes_to_the_largest_a
         same(X.grad, gradient)
 
 
-# -- Other readings of the relation loss ---------------------------------------------------------------------
+# -- The relation loss, and its other readings ---------------------------------------------------------------
+
+
+def softmax_bce_of_all_types(z_r, t_r):
+    """The literal loss of one pair with log(1 - y_c) from the scores of the other types, for each type."""
+    log_y = z_r.log_softmax(-1)
+    terms = []
+    for c in range(len(z_r)):
+        others = log_y[torch.arange(len(z_r)) != c]
+        terms.append(t_r[c] * log_y[c] + (1 - t_r[c]) * others.logsumexp(-1))
+    return -torch.stack(terms).mean()
+
+
+EXTREME = st.integers(-3, 3) | st.floats(-50, 50, width=16) | st.sampled_from([-1e4, 1e4])
+
+
+@pytest.mark.parametrize("dtype, accuracy", [(torch.float64, 1e-12), (torch.float32, 1e-3)])
+@given(scores=st.lists(EXTREME, min_size=2, max_size=6), index=st.integers(0, 5))
+def test_softmax_bce_is_exact_for_any_scores_and_so_is_its_gradient(dtype, accuracy, scores, index):
+    z_r = torch.tensor(scores, dtype=torch.float64, requires_grad=True)
+    t_r = nn.functional.one_hot(torch.tensor(index % len(scores)), len(scores))
+    expected = softmax_bce_of_all_types(z_r, t_r)
+    (gradient,) = torch.autograd.grad(expected, z_r)
+    z_r = batch(scores).to(dtype).requires_grad_()
+    L_r = READINGS["softmax-bce"](z_r, t_r.to(dtype)[None, None])
+    L_r.sum().backward()
+    assert L_r.item() == pytest.approx(expected.item(), rel=accuracy, abs=accuracy)
+    same(z_r.grad[0, 0].double(), gradient, accuracy)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Counts the numbers of the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.numbers = max(self.numbers, result.numel() if isinstance(result, torch.Tensor) else 0)
+        return result
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_no_loss_makes_a_tensor_larger_than_its_scores(reading):
+    z_r, t_r = torch.zeros(2, 3, 40, requires_grad=True), torch.zeros(2, 3, 40)
+    if reading == "sigmoid-bce":
+        t_r = torch.zeros(2, 3, 41)
+    with LargestTensor() as largest:
+        READINGS[reading](z_r, t_r).sum().backward()
+    assert 0 < largest.numbers <= t_r.numel()
 
 
 POSTERIORS = {"softmax-bce": [0.25, 0.75], "softmax-ce": [0.25, 0.75], "sigmoid-bce": [0, 0.5, 0.75]}

@@ -202,14 +202,14 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {}, ("report", "run"), "run/metrics.json: No such file or directory",
     ),
     "a report of something else": (
-        {"mine.json": b'[{"command": "ls"}]'}, REPORT, "mine.json: KeyError 'flags'",
+        {"mine.json": b'[{"command": "ls"}]'}, REPORT, "mine.json, record 0: KeyError 'flags'",
     ),
-    "a report of counts for some sentences": ({"mine.json": COUNTED}, REPORT, "mine.json: "),
+    "a report of counts for some sentences": ({"mine.json": COUNTED}, REPORT, "mine.json, record 0: "),
     "a report of what is no run": (
-        {"mine.json": b'[{"flags": {"load": "x"}}]'}, REPORT, "mine.json: --load: no such flag",
+        {"mine.json": b'[{"flags": {"load": "x"}}]'}, REPORT, "mine.json, record 0: --load: no such flag",
     ),
     "a report of a flag of yesterday": (
-        {"mine.json": b'[{"flags": {"glue": 1}}]'}, REPORT, "mine.json: --glue: no such flag",
+        {"mine.json": b'[{"flags": {"glue": 1}}]'}, REPORT, "mine.json, record 0: --glue: no such flag",
     ),
     "a benchmark of a saved run": ({}, ("benchmark", "--load", "run"), "unrecognized arguments: --load run"),
     "a benchmark over a file": (

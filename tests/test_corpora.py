@@ -503,6 +503,46 @@ def test_a_long_file_is_read_line_by_line(tmp_path, ending):
     tracemalloc.stop()
 
 
+def test_of_a_file_that_has_no_end_as_much_is_read_as_a_file_or_a_line_may_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    monkeypatch.setattr(files, "MOST_LINE_BYTES", 100)
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"a" * 100 + b"\n" + b"\0" * 10**6)  # as /dev/zero has it, but this one has an end
+    with pytest.raises(InputError, match="^.*long.txt: over 1,000 bytes; divide it into smaller files$"):
+        read_text(path)
+    lines = data.read_inputs([str(path)])
+    path.write_bytes(b"a" * 99 + b"\n" + b"\0" * 10**6)
+    assert next(lines)[0].text == "a" * 99
+    with pytest.raises(InputError, match="^.*long.txt, line 2: over 100 bytes; divide it$"):
+        next(lines)
+    path.write_bytes(b"a" * 1000)
+    assert read_text(path) == "a" * 1000
+
+
+LETTERS = st.sampled_from(["a", "ab", "\u00e9", "1"])
+
+
+@given(letters=LETTERS, more=st.sampled_from([0, 1, 10**6]), place=st.integers(0, 2), form=st.integers(0, 2))
+def test_a_word_of_very_many_letters_is_one_short_line(letters, more, place, form):
+    words = ["x", "y"]
+    words.insert(place, (letters * (10_000 + more))[: 10_000 + more])
+    item = (" ".join(words), words, {"tokens": words})[form]
+    if not more:
+        assert data.input_sentence(item, "1", "long.txt, line 1")[0].words == words
+        return
+    with pytest.raises(InputError) as error:
+        data.input_sentence(item, "1", "long.txt, line 1")
+    (line,) = error.value.lines
+    assert line.startswith(f"long.txt, line 1, tokens[{place}]: ") and len(line) < 200
+    assert line.endswith(f" {10_000 + more:,} letters; a word has at most 10,000")
+
+
+@pytest.mark.parametrize("item", ["a " * 10_001, ["a"] * 10_001, {"tokens": ["a"] * 10_001}], ids=type)
+def test_a_sentence_of_very_many_words_is_one_line(item):
+    with pytest.raises(InputError, match="^here, tokens: 10,001 words; a sentence has at most 10,000; split"):
+        data.input_sentence(item, "1", "here")
+
+
 # -- The published corpora ---------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import json
 import random
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -262,6 +263,10 @@ def test_a_sentence_too_long_is_named_and_never_cut():
         "s7: 12 wordpieces",
         "s9: 13 wordpieces",
     ]
+    watched = Mock(side_effect=tokenizer, unk_token="[UNK]")
+    with pytest.raises(InputError, match="s7: 5002 wordpieces"):
+        data.encode([Sentence("s7", ["a"] * 5000)] * 9, watched, 11)
+    assert [len(words) for words in watched.call_args_list[0].args[0]] == [11] * 9  # not all of them at once
 
 
 def test_a_tokenizer_that_puts_nothing_before_a_sentence_is_refused():

@@ -4,16 +4,20 @@ import base64
 import json
 import re
 from collections import Counter
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import train
+from corpora.card import has_overlap
 from data import Entity, Relation, Sentence, sentence_of
 from support import pictures
 from support.errors import InputError
-from support.scores import all_scores
+from support.scores import all_scores, sentence_counts
+from support.selection import select
 from support.tables import final_table, markdown
 from test_spanrel import annotated, sentences
 
@@ -227,3 +231,55 @@ def test_an_id_of_a_megabyte_is_cut_and_forges_no_line():
     sentence = sentence_of({**record, "orig_id": "x\nforged: " + "y" * 10**6}, "id", "f")
     assert len(sentence.id) < 210 and sentence.id.startswith("x\\nforged")
     assert len(str(InputError("z" * 10**6))) < 1010
+
+
+# -- Sentences of thousands of entities and relations --------------------------------------------------------
+
+
+def crowded(size, shift=0):
+    """A sentence of so many words, each an entity, with three times as many relations."""
+    entities = [Entity("A", k, k + 1, score=0.5) for k in range(size)]
+    relations = []
+    for k in range(3 * size):
+        relations.append(Relation("R", entities[k % size], entities[(k * k + 1 + shift) % size], 0.5))
+    return Sentence("s", ["a"] * size, entities, list(dict.fromkeys(relations)))
+
+
+SETTINGS = SimpleNamespace(flat=True, symmetric=("R",), least_entity_score=0.1, least_relation_score=0.1)
+USES = {
+    "text": lambda predicted, gold: pictures.show(predicted, gold),
+    "page": lambda predicted, gold: pictures.page([(predicted, gold)], "title"),
+    "record": lambda predicted, gold: predicted.to_record(),
+    "scores": lambda predicted, gold: all_scores([gold], [predicted], 10),
+    "counts": lambda predicted, gold: sentence_counts([gold], [predicted], "macro"),
+    "selection": lambda predicted, gold: select(predicted, SETTINGS),
+    "overlap": lambda predicted, gold: has_overlap(gold),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_what_is_done_with_a_sentence_grows_no_faster_than_its_entities_and_relations(name, monkeypatch):
+    calls = Counter()
+    for method in ("__eq__", "__hash__", "overlaps"):
+        usual = getattr(Entity, method)
+
+        def counted(*given, usual=usual):
+            calls[size] += 1
+            return usual(*given)
+
+        monkeypatch.setattr(Entity, method, counted)
+    for size in (100, 400):
+        predicted, gold = crowded(size), crowded(size, shift=1)
+        calls[size] = 0
+        USES[name](predicted, gold)
+    assert calls[400] < 5 * calls[100] + 1000
+
+
+def test_of_thousands_of_relations_a_picture_has_the_first_and_says_how_many_more_there_are():
+    sentence = crowded(1001)
+    tree, texts = svg(sentence)
+    assert len(attributes(tree, "rect", "x")) == 1000 <= texts.count("R") <= 2000  # an arc may be in two rows
+    assert texts[-2:] == ["and 1 more entities", f"and {len(sentence.relations) - 1000:,} more relations"]
+    assert tree.get("aria-label").count("relation ") == len(sentence.relations)  # in words all are there
+    lower = [float(text.get("y")) for text in tree.findall(f"{SVG}text")]
+    assert lower[0] < lower[1] < float(tree.get("viewBox").split()[3])

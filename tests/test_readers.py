@@ -89,6 +89,9 @@ def test_items_are_read_in_turn_until_one_is_wrong():
     items = read_in_turn(read, [(number,) for number in (0, 2, 3, 4, 5)])
     assert [next(items), next(items)] == [0, 2]
     assert error_of(next, items) == ["3", "5"]
+    numbers = iter(range(1, 10**5, 2))
+    lines = error_of(list, read_in_turn(read, zip(numbers)))
+    assert len(lines) < 11_000 and next(numbers) < 30_000  # that many errors may have no end
 
 
 def test_warnings_go_to_stderr_the_first_ones(capsys):

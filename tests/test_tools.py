@@ -1,5 +1,6 @@
 """The programs over the model: python -m tools.report, python -m tools.benchmark."""
 
+import copy
 import json
 import math
 import re
@@ -10,13 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import HERE, SMALL, eager, toy_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import corpora
 import train
 from baselines.published import PRINTED
 from data import Entity, Relation, Sentence
+from support.errors import InputError
 from support.scores import COUNTS, main_tables, scores, sentence_counts
 from test_spanrel import annotated, same
 from tools import benchmark, report
@@ -167,11 +169,11 @@ def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):
     [
         (None, "mine.json: No such file or directory"),
         ("[", "mine.json: JSONDecodeError"),
-        ('[{"command": "ls"}]', "mine.json: KeyError 'flags'"),
-        ('[{"flags": {"load": "x"}}]', "mine.json: --load: no such flag"),
-        ('[{"flags": {"attention": "glue"}}]', "mine.json: --attention 'glue': choose from multihead"),
-        ('[{"flags": {}, "entity": {}}]', "mine.json: KeyError"),
-        ("3", "mine.json: TypeError"),
+        ('[{"command": "ls"}]', "mine.json, record 0: KeyError 'flags'"),
+        ('[{"flags": {"load": "x"}}]', "mine.json, record 0: --load: no such flag"),
+        ('[{"flags": {"attention": "glue"}}]', "mine.json, record 0: --attention 'glue': choose from"),
+        ('[{"flags": {}, "entity": {}}]', "mine.json, record 0: KeyError"),
+        ("3", "mine.json: it is 3; must be an object"),
     ],
     ids=str,
 )
@@ -191,8 +193,54 @@ def test_a_report_of_counts_for_some_sentences_is_one_line(tmp_path, capsys):
     (tmp_path / "run").mkdir()
     assert report.main([str(tmp_path / "mine.json"), str(tmp_path / "run")]) == 2
     first, second = capsys.readouterr().err.splitlines()  # a line for each that is not right
-    assert "mine.json: ValueError" in first
+    assert "mine.json, record 0: ValueError" in first
     assert second.endswith("run/metrics.json: No such file or directory")
+
+
+def places_in(value, place=()):
+    """The place of each part of a JSON value, itself included, as its keys."""
+    places = [place]
+    for key in value if isinstance(value, dict) else ():
+        places += places_in(value[key], (*place, key))
+    return places
+
+
+JUNK = st.one_of(
+    st.sampled_from([10**400, -(10**400), -1, 1e308, math.nan, math.inf, True, None, "--help", "x", "1 -1"]),
+    st.just("9" * 400), st.lists(st.integers(), max_size=2), st.just({}),
+)  # fmt: skip
+TOY_SCORES = scores([SMALL.test[0]], [SMALL.test[0]])
+WHOLE = {
+    "flags": {"seed": 1, "hidden": 32},
+    **TOY_SCORES,
+    "phenomena": {"span": TOY_SCORES},
+    "by_sentence": sentence_counts(SMALL.test[:2], SMALL.test[:2], "micro"),
+    "missed_relations": {"width": 0, "argument": 1, "relation": 2},
+    "seconds": 3.5,
+}
+
+
+@settings(max_examples=4 * settings().max_examples)
+@given(place=st.sampled_from(places_in(WHOLE)), junk=JUNK, is_left_out=st.booleans())
+def test_whatever_stands_in_a_record_the_report_has_numbers_or_is_one_line_that_names_the_record(
+    tmp_path_factory, place, junk, is_left_out
+):
+    file, record = tmp_path_factory.getbasetemp() / "mine.json", {"": copy.deepcopy(WHOLE)}
+    *path, last = ("", *place)
+    part = record
+    for key in path:
+        part = part[key]
+    if is_left_out:
+        del part[last]
+    else:
+        part[last] = junk
+    file.write_text(json.dumps([WHOLE, *record.values()]))
+    try:
+        text = report.report([str(file)])
+        assert "nan" not in text and "inf" not in text and "999" not in text
+    except InputError as error:
+        assert str(error).startswith(f"{file}, record 1: ") and len(error.lines) == 1
+        assert len(str(error)) < 800
 
 
 def test_a_report_of_nothing_is_one_line(capsys):

@@ -256,17 +256,18 @@ def test_a_saved_run_takes_another_threshold(tmp_path, capsys):
 
 def test_a_saved_run_is_read_flat_where_that_is_asked_for(saved_run, monkeypatch, small_toy):
     run, places = train.load(saved_run), [(0, 2), (1, 3), (3, 4)]
-    batch = run.prediction_batch(run.encode([Sentence("s", list("abcd"))]))
+    encoded = run.encode([Sentence("s", list("abcd"))])
+    batch = run.prediction_batch(encoded)
     kept = [batch.examples[0].spans.index(place) for place in places]
     y_s = torch.tensor([[[0.0, score, 0.0] for score in (0.7, 0.8, 0.6)]])
     y_r = torch.tensor([[[0.1, 0.9]] * 3])
     pairs, holds = torch.tensor([[[0, 2], [1, 2], [2, 1]]]), y_r > 0.5
     prediction = Prediction(torch.tensor([kept]), torch.ones(1, 3, dtype=torch.bool), y_s, pairs, y_r, holds)
     monkeypatch.setattr(run.model, "predict", lambda *_: prediction)
-    (sentence,) = run.annotate_batch(batch)
+    (sentence,) = run.annotate(encoded)
     assert len(sentence.entities) == len(sentence.relations) == 3
     run.settings.flat = True
-    (sentence,) = run.annotate_batch(batch)
+    (sentence,) = run.annotate(encoded)
     assert [(e.start, e.end) for e in sentence.entities] == [(1, 3), (3, 4)] and len(sentence.relations) == 2
     seen = []
 

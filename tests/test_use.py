@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 import data
 import train
+from baselines import make_model
 from corpora import toy
 from data import Entity, Relation, Sentence
-from spanrel import in_chunks
+from spanrel import Config, in_chunks
 from support import checkpoints, folders, progress
 from support.cautions import cautions, second_types_of_pairs
 from support.devices import explain_memory
@@ -76,7 +77,8 @@ def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, wor
     assert train.load(tmp_path).rule == "letters"  # as before runs said it
 
 
-def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("form, lines", [("jsonl", 1), ("text", 2)])
+def test_a_long_file_is_read_and_printed_in_blocks(form, lines, folder, tmp_path, monkeypatch, capsys):
     texts = [f"a rash by aspirin {number}" for number in range(1030)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     sizes = []
@@ -86,11 +88,26 @@ def test_a_long_file_is_read_and_printed_in_blocks(folder, tmp_path, monkeypatch
         return [dataclasses.replace(e.sentence) for e in encoded]
 
     monkeypatch.setattr(train.Run, "annotate", watched)
-    command = ["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", "jsonl"]
+    command = ["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", form]
     assert train.main(command) == 0
-    assert sizes == [(512, 0), (512, 512), (6, 512)]
+    assert sizes == [(512, 0), (512, 512 * lines), (6, 512 * lines)]
     (*_, last) = capsys.readouterr().out.splitlines()
-    assert json.loads(last)["text"] == texts[-1]
+    assert texts[-1] == (json.loads(last)["text"] if form == "jsonl" else last)
+
+
+@pytest.mark.parametrize("form", train.FORMATS)
+def test_a_list_or_a_page_of_very_many_sentences_is_one_line_that_names_another_form(
+    form, tmp_path, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(train, "MOST_SHOWN", 3)
+    (tmp_path / "texts.txt").write_text("a rash\n" * 4)
+    status = train.main(["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", form])
+    output = capsys.readouterr()
+    if form in ("text", "jsonl"):
+        assert status == 0 and output.out.count("a rash") >= 4
+    else:
+        message = f"--format {form} holds 3 sentences at most; jsonl any number"
+        assert status == 2 and not output.out and output.err.splitlines()[-1] == message
 
 
 def test_json_lines_are_the_records_of_the_json(folder, capsys):
@@ -301,8 +318,8 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         folder = str(tmp_path / f"run{number}")
         run.save(Path(folder))
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
-    assert train.settings_of(chunk=1000).config.chunk == 1000
-    assert train.flags_of(train.settings_of(chunk=1000)) == {}  # it changes no score
+    assert train.settings_of(chunk=2**22).config.chunk == 2**22
+    assert train.flags_of(train.settings_of(chunk=2**22)) == {}  # it changes no score
 
 
 def test_dev_is_not_scored_by_a_run_that_was_trained_on_it(tmp_path, capsys):
@@ -462,9 +479,39 @@ def test_prediction_takes_smaller_chunks(folder, monkeypatch, capsys):
         return in_chunks(function, count, *tensors)
 
     monkeypatch.setattr("spanrel.in_chunks", watched)
-    for chunk in ("1000", "1000000"):
+    for chunk in ("5000000", "500000000"):
         assert train.main(["--load", str(folder), "--predict", "a rash", "--chunk", chunk]) == 0
-    assert rows[0] < rows[2] and rows[0] * 100 < rows[2]
+    assert rows[0] < rows[2] and 0 <= rows[2] - rows[0] * 100 < 100
+    assert train.main(["--load", str(folder), "--predict", "a rash", "--chunk", "1"]) == 2
+    assert capsys.readouterr().err == "--chunk 1: must be from 4194304 to 2147483648\n"
+
+
+@pytest.mark.parametrize("given_entities", [False, True])
+def test_more_entities_than_can_be_paired_have_no_relations_and_a_line_names_their_sentence(
+    capsys, given_entities
+):
+    run = eager()
+    run.model.ffnn_s[-1].bias.data[0] = run.model.ffnn_r[-1].bias.data[0] = -1e4
+    run.model.most_entities = 12
+    records = []
+    for count in (12, 2, 13, 0, 40):  # words, each an entity
+        entities = [{"type": "Drug", "start": k, "end": k + 1} for k in range(count)]
+        records.append({"tokens": ["a"] * count, "entities": entities, "orig_id": f"of {count}"})
+    run.settings.config.max_width = 1
+    sentences = run.predict(records, given_entities)
+    assert [len(sentence.entities) for sentence in sentences] == [12, 2, 13, 0, 40]
+    assert [len(sentence.relations) for sentence in sentences] == [12 * 11, 2, 0, 0, 0]
+    many, more = capsys.readouterr().err.splitlines()
+    assert many.startswith("of 13: 13 entities, over 12: no relations") and more.startswith("of 40: 40 ent")
+    assert sentences[:2] == run.predict(records[:2], given_entities)  # the others change nothing
+
+
+@pytest.mark.parametrize("types, entities", [(0, 256), (60, 256), (1122, 122)])
+def test_all_posteriors_of_a_batch_are_half_a_gigabyte_at_most(types, entities):
+    for reading in ("softmax-bce", "sigmoid-bce"):
+        model = make_model("span", (), Config(relation_loss=reading), toy_run().model.encoder, 3, types + 1)
+        assert model.most_entities == entities
+        assert 8 * 4 * entities * (entities - 1) * (types + 1) < 2**29
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

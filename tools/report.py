@@ -9,6 +9,7 @@ bootstrap that draws the sentences, the same ones for two models (Koehn 2004), a
 
 import json
 import os
+import re
 import statistics
 import sys
 from collections import Counter
@@ -21,7 +22,7 @@ import torch
 
 from baselines.published import PRINTED, printed_row, printed_scores
 from spanrel import ATTENTION
-from support.errors import explain_errors, read_each, run_program
+from support.errors import InputError, excerpt, explain_errors, read_each, run_program
 from support.files import read_text
 from support.flags import command_of, make_parser
 from support.scores import COUNTS, main_tables
@@ -36,6 +37,19 @@ TITLES = {
 }
 TASKS = ("entity", "relation")
 RESAMPLES = 10_000
+FORM = "what a run writes at its end, or a list of such records (docs/results.json)"
+# The parts of a record that are read, if they are there: a number has a range, a text a form; * is any name.
+AVERAGE = {"p": (0, 100), "r": (0, 100), "f1": (0, 100), "gold": (0, 10**9)}
+AVERAGES = {"micro": AVERAGE, "macro": AVERAGE}
+SCORES = {"entity": AVERAGES, "relation": {"strict": AVERAGES}}
+PARTS = {
+    **SCORES,
+    "phenomena": {"*": SCORES},
+    "flags": {},
+    "seconds": (0, 10**9),
+    "missed_relations": {"*": (0, 10**9)},
+    "by_sentence": {"*": {"*": {"*": r"(\d{1,9}( \d{1,9})*)?"}}},
+}
 
 
 @dataclass
@@ -81,16 +95,40 @@ def read_runs(path: str) -> list[Recorded]:
     """The runs of a run folder, or of a JSON list of records."""
     file = Path(path) / "metrics.json" if Path(path).is_dir() else Path(path)
     text = read_text(file)
-    with explain_errors(file, "what a run writes at its end, or a list of such records (docs/results.json)"):
+    with explain_errors(file, FORM):
         content = json.loads(text)
-        runs = []
-        for record in content if isinstance(content, list) else [content]:
-            run = Recorded(settings_of(**record["flags"]), record)
-            for task in TASKS:  # an error in the record is raised now
-                figures([run], task, names=("p", "r", "f1"))
-            all_runs({"": [run]})
-            runs.append(run)
-    return runs
+    if type(content) is not list:
+        return [read_run(content, file)]
+    return read_each(read_run, [(record, f"{file}, record {k}") for k, record in enumerate(content)])
+
+
+def read_run(record, where) -> Recorded:
+    """The run of a record. An error names the place of the record, `where`."""
+    with explain_errors(where, FORM):
+        check_parts(record, PARTS, "it")
+        run = Recorded(settings_of(**record["flags"]), record)
+        for task in TASKS:  # a score that is missing is an error now
+            figures([run], task, names=("p", "r", "f1"))
+            for phenomenon in record.get("phenomena", {}):
+                figures([run], task, phenomenon)
+    return run
+
+
+def check_parts(value, parts, where: str):
+    """Refuses what is not an object with these parts, a number in this range, or counts."""
+    if isinstance(parts, tuple):
+        low, high = parts
+        if type(value) not in (int, float) or not low <= value <= high:
+            raise InputError(f"{where} is {excerpt(value)}; must be a number from {low} to {high}")
+    elif isinstance(parts, str):
+        if type(value) is not str or not re.fullmatch(parts, value):
+            raise InputError(f'{where} is {excerpt(value)}; must be counts, such as "1 0 2"')
+    elif type(value) is not dict:
+        raise InputError(f"{where} is {excerpt(value)}; must be an object")
+    else:
+        for name in value:
+            if name in parts or "*" in parts:
+                check_parts(value[name], parts.get(name, parts.get("*")), f"{where}.{name}")
 
 
 def group_runs(runs: list[Recorded]) -> tuple[Groups, Groups]:
