@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import sys
-import textwrap
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -150,13 +149,18 @@ def excerpt(value) -> str:
     """A value from a file, short enough for a line, in ASCII."""
     if value is None:
         return "null"
-    return textwrap.shorten(ascii(value), 60, placeholder=" …") or "blank"
+    return shorten(ascii(value), 60)
+
+
+def shorten(text: str, most: int) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else f"{text[: most - 2]} …"
 
 
 def keys_of(item: dict) -> str:
     """The keys of an object from a file, short enough for a line, in ASCII."""
     keys = ascii(", ".join(item))[1:-1]
-    return f"the keys {textwrap.shorten(keys, 100, placeholder=' …')}" if keys else "no keys"
+    return f"the keys {shorten(keys, 100)}" if keys else "no keys"
 
 
 def one_line(error: Exception) -> str:
