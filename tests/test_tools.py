@@ -302,9 +302,10 @@ def test_intervals_count_the_seeds_too():
 
 
 def differences(groups):
-    """The rows of the report's differences, with the interval as numbers."""
+    """The rows of the report's differences without the full model's name, with the interval as numbers."""
     rows = []
-    for row in rows_of(report.difference_table(groups))[2:]:
+    for corpus, encoder, _, *row in rows_of(report.difference_table(groups))[2:]:
+        row = [corpus, encoder, *row]
         rows.append([*row[:5], *map(float, re.findall(r"[+-][\d.]+", row[5])), *row[6:]])
     return rows
 
@@ -329,6 +330,16 @@ def test_the_full_model_is_compared_with_each_other_of_its_flags_in_pairs():
     # A sum of 40 numbers, each 1 with probability ¼: they differ on ten sentences.
     spread = 1.96 * 100 * math.sqrt(0.25 * 0.75 / 40)
     assert entity_spert[6:8] == pytest.approx([25 - spread, 25 + spread], abs=1.5)
+
+
+def test_spert_is_compared_with_the_full_model_of_any_learning_rate():
+    base = {"dataset": "conll04", "encoder": "mine"}
+    rate = {"lr": 3e-5}
+    others = [{}, rate, rate | {"attention": "dot"}, rate | {"epochs": 9}, {"model": "spert"}]
+    groups, _ = report.group_runs([partly_right_run({**base, **flags}, 20) for flags in others])
+    models = [tuple(row[2:4]) for row in rows_of(report.difference_table(groups))[2::2]]
+    spert = [("multihead", "spert"), ("multihead --lr 3e-05", "spert")]
+    assert models == [("multihead --lr 3e-05", "dot --lr 3e-05"), *spert]
 
 
 def test_only_runs_on_the_same_sentences_are_compared_and_each_fold_counts_once():

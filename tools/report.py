@@ -67,6 +67,8 @@ class Recorded:
         for name in ("model", "attention", "ablate"):
             flags.pop(name, None)
         self.base = command_of(flags_of(settings_of(**flags)))  # the full model with the same other flags
+        free = {name: value for name, value in flags.items() if name not in ("lr", "head_lr")}
+        self.base_of_any_rate = command_of(flags_of(settings_of(**free)))
         for name in ("dataset", "encoder", "eval_split", "train_on_dev"):  # they have other columns
             flags.pop(name, None)
         self.title = self.model + command_of(flags).removeprefix("python train.py")
@@ -278,33 +280,52 @@ def all_runs(groups: Groups) -> str:
 
 
 def difference_table(groups: Groups) -> str:
-    """By how much F1 of the full model is ahead of each other model with the same other flags.
-    With 95 % intervals, beside the margin that the paper prints."""
+    """By how much F1 of the full model is ahead of each other model, with 95 % intervals, beside the margin
+    that the paper prints."""
     rows = []
     for command, runs in groups.items():
-        base, settings = runs[0].base, runs[0].settings
-        full = groups.get(base, [])
-        sentences = {run.scored_on for run in full} & {run.scored_on for run in runs} - {()}
-        if base == command or not sentences:
-            continue
-        full = [run for run in full if run.scored_on in sentences]
-        other = [run for run in runs if run.scored_on in sentences]
-        sizes = f"{len(full)}, {len(other)}"
-        places = f"{place_of(base, groups)}, {place_of(command, groups)}"
-        for task, margin in zip(TASKS, printed_margins(settings)):
-            encoder = settings.encoder.rpartition("/")[-1]
-            names = [f"{settings.dataset}, {settings.eval_split}", encoder, other[0].title, task, margin]
-            f1 = [figures(full, task), figures(other, task)]
-            rows.append([*names, difference(full, other, task), *f1, sizes, places])
+        for base, full in full_models(command, runs[0], groups).items():
+            sentences = {run.scored_on for run in full} & {run.scored_on for run in runs} - {()}
+            ours = [run for run in full if run.scored_on in sentences]
+            theirs = [run for run in runs if run.scored_on in sentences]
+            places = f"{place_of(base, groups)}, {place_of(command, groups)}"
+            if sentences:
+                rows += difference_rows(ours, theirs, places)
     if not rows:
         return ""
-    heads = ["dataset", "encoder", "other model", "F1", "paper: full − other", "here: full − other"]
-    heads += ["full", "other"]
+    heads = ["dataset", "encoder", "full model", "other model", "F1"]
+    heads += ["paper: full − other", "here: full − other", "full", "other"]
     title = f"**Differences** between the full model and others: 95 % intervals of {RESAMPLES:,} resamples "
     title += "of the sentences and, where there are several, of the seeds; ± is the standard deviation over "
     title += "folds, or one fold's seeds"
     rows.sort(key=lambda row: row[:2])
     return f"{title}\n\n{markdown([*heads, 'runs', 'commands'], rows)}"
+
+
+def full_models(command: str, run: Recorded, groups: Groups) -> Groups:
+    """The full models that a model is compared with: those with the same other flags.
+    SpERT has a learning rate of its own, so the full model may have any."""
+    fitting = {}
+    for base, full in groups.items():
+        is_fitting = base == run.base
+        if run.settings.model == "spert":
+            is_fitting = full[0].model == "multihead" and full[0].base_of_any_rate == run.base_of_any_rate
+        if is_fitting and base != command:
+            fitting[base] = full
+    return fitting
+
+
+def difference_rows(full: list[Recorded], other: list[Recorded], places: str) -> list[Row]:
+    """A row for entities and one for relations."""
+    rows, settings = [], other[0].settings
+    corpus, encoder = f"{settings.dataset}, {settings.eval_split}", settings.encoder.rpartition("/")[-1]
+    models = [full[0].title, other[0].title]
+    for task, margin in zip(TASKS, printed_margins(settings)):
+        f1 = [figures(full, task), figures(other, task)]
+        sizes = f"{len(full)}, {len(other)}"
+        ahead = difference(full, other, task)
+        rows.append([corpus, encoder, *models, task, margin, ahead, *f1, sizes, places])
+    return rows
 
 
 def difference(full: list[Recorded], other: list[Recorded], task: str) -> str:
