@@ -213,13 +213,14 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
 
 def encode_sentence(sentence: Sentence, pieces, tokenizer, longest: int, where: str) -> Encoded:
     """One sentence, from what the tokenizer made of it."""
-    with_pieces = set(pieces.word_ids) - {None}
-    if len(with_pieces) < len(sentence.words):
+    with_pieces, is_cut = set(pieces.word_ids) - {None}, len(sentence.words) > longest
+    if len(with_pieces) < len(sentence.words) and not is_cut:
         unknown = tokenizer.unk_token
         words = [word if k in with_pieces else unknown for k, word in enumerate(sentence.words)]
         pieces = tokenizer([words], is_split_into_words=True).encodings[0]
-    if len(pieces.ids) > longest:
-        counts = f"{len(pieces.ids)} wordpieces, and the encoder takes {longest}"
+    if is_cut or len(pieces.ids) > longest:
+        size = f"{len(sentence.words)} words" if is_cut else f"{len(pieces.ids)} wordpieces"
+        counts = f"{size}, and the encoder takes {longest} wordpieces"
         advice = f'split the sentence that begins "{sentence.text[:40]}"'
         raise InputError(f"{where}{sentence.id}: {counts}; {advice}")
     starts, ends = [0] * len(sentence.words), [0] * len(sentence.words)

@@ -43,6 +43,7 @@ class Config:
     span_weight: float = 0.4  # weight of the span loss in eq. (11)
     relation_weight: float = 0.6  # weight of the relation loss in eq. (11)
     chunk: int = 2**26  # prediction: most numbers (B N width) of a chunk of spans or pairs
+    most_entities: int = 256  # prediction: of more entities in a sentence, none are paired [L26]
 
 
 # -- Pieces that several equations share ---------------------------------------------------------------------
@@ -317,7 +318,7 @@ def span_loss(z_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Boo
 
 def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Float[Tensor, "B P"]:
     """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the paper read literally [L6].
-    1 - y_c of the highest type, which may round to 0, is the sum of the others; these are at most 1/2."""
+    Of the highest type 1 - y_c may round to 0, so the other y are summed; these are at most 1/2."""
     log_y = z_r.log_softmax(-1)
     highest = log_y.argmax(-1, keepdim=True)
     others = log_y.scatter(-1, highest, torch.finfo(log_y.dtype).min)
@@ -366,7 +367,6 @@ class SpanRel(nn.Module):
         super().__init__()
         self.config, self.encoder = config, encoder
         self.D = encoder.config.hidden_size
-        self.most_entities = min(256, int((2**24 / (C + 1)) ** 0.5))  # are paired: P C < 2^24
         self.width = nn.Embedding(config.max_width, config.width_dim)  # W of (4); a row for each width [L18]
         self.build_layers(E, C)
 
@@ -427,7 +427,7 @@ class SpanRel(nn.Module):
         is_span: Bool[Tensor, "B S"], given_entities: bool = False,
     ) -> Prediction:
         """Classifies and filters all spans, then all pairs of those kept [L26]. Call `eval()` first.
-        With `given_entities`, all spans are kept. In a sentence of over `most_entities`, none are paired."""
+        With `given_entities`, all spans are kept; padding comes last."""
         X = self.embed(input_ids, attention_mask, is_token)
         rows = self.config.chunk // (X.shape[0] * X.shape[1] * max(self.D, self.config.hidden))
         R_s = in_chunks(lambda s, w: self.represent_spans(X, is_token, s, w), rows, spans, widths)
@@ -436,7 +436,7 @@ class SpanRel(nn.Module):
         if given_entities:
             kept, is_entity = torch.arange(is_span.shape[1], device=X.device).expand(is_span.shape), is_span
         y_s, R_s, spans = take(y_s, kept), take(R_s, kept), take(spans, kept)
-        is_paired = is_entity & (is_entity.sum(-1, keepdim=True) <= self.most_entities)
+        is_paired = is_entity & (is_entity.sum(-1, keepdim=True) <= self.config.most_entities)
         pairs, is_pair = all_pairs(is_paired[:, : int(is_paired.sum(-1).amax())])
         y_r = in_chunks(lambda p: self.classify_pairs(X, is_token, spans, R_s, p), rows, pairs)
         return Prediction(kept, is_entity, y_s, pairs, y_r, self.filter_pairs(y_r, is_pair))

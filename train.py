@@ -40,7 +40,7 @@ from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, hub, pictures
-from support.cautions import cautions, crowded
+from support.cautions import cautions, crowd_cautions
 from support.checkpoints import build_to_fit, finish_epoch, go_on, identity_of
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
@@ -233,7 +233,7 @@ class Run:
         for sentences in gather(share):
             for index, sentence in sentences.items():
                 annotated[index] = sentence
-        warn(crowded(annotated, self.model.most_entities))
+        warn(crowd_cautions(annotated, self.settings.config.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
@@ -295,7 +295,8 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         encoders.check_vocabulary(tokenizer, model.encoder)
         rule = description.get("words", Run.rule)  # a run of an earlier version does not say
         Sentence.from_text("", rule=rule)  # is it a rule?
-        model.to(device).load_state_dict(load_file(weights, device=device))
+        model.load_state_dict(load_file(weights))
+        model.to(device)
     except Exception as error:  # whatever the libraries raise on what is not theirs
         reason = error if isinstance(error, InputError) else one_line(error)
         raise InputError(f"{folder}: not a whole run: {reason}") from None
@@ -477,8 +478,9 @@ MOST_SHOWN = 100_000  # sentences in one page or list: they are all kept before 
 ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
 CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
 SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
+MEMORY = ("chunk", "most_entities")
 FITTING = {  # what can be done with a saved run, and the flags that go with it
-    "load": ("predict", "given_entities", "evaluate", "format", "device", "chunk", *SELECTION, *CORPUS),
+    "load": ("predict", "given_entities", "evaluate", "format", "device", *MEMORY, *SELECTION, *CORPUS),
     "resume": ("device", "chunk", "dataset", "data_dir"),
 }
 NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # by a flag, with --load

@@ -32,7 +32,7 @@ def cautions(train: list, tokenizer, settings) -> list[str]:
     return lines
 
 
-def crowded(sentences: list, most: int) -> list[str]:
+def crowd_cautions(sentences: list, most: int) -> list[str]:
     """A line for each predicted sentence whose entities are not paired, since they are more than `most`."""
     reason = f"over {most}: no relations between them are predicted; a hardly trained model has so many"
     many = [sentence for sentence in sentences if len(sentence.entities) > most]

@@ -25,6 +25,7 @@ RANDOM = {
 }
 
 TINY_NAMES = ("tiny", "tiny-1", "tiny-2")
+MOST_LAYERS = 1000  # as of a FFNN
 
 
 def silence_transformers():
@@ -67,7 +68,10 @@ def build_encoder(source: str | dict) -> nn.Module:
     from transformers import AutoConfig, AutoModel
 
     if isinstance(source, dict):
-        encoder = AutoModel.from_config(AutoConfig.for_model(**source), **NO_CODE, dtype=torch.float32)
+        config = AutoConfig.for_model(**source)
+        if getattr(config, "num_hidden_layers", 0) > MOST_LAYERS:
+            raise InputError(f"it has {config.num_hidden_layers:,} layers; at most {MOST_LAYERS:,} are built")
+        encoder = AutoModel.from_config(config, **NO_CODE, dtype=torch.float32)
     else:  # in float32: else an encoder that is stored in half precision stays so
         options = dict(**NO_CODE, dtype=torch.float32, output_loading_info=True)
         encoder, report = AutoModel.from_pretrained(source, **options)

@@ -1,5 +1,6 @@
 """Errors of one line: what is wrong, where it stands, and what would be right."""
 
+import math
 import os
 import re
 import signal
@@ -70,11 +71,11 @@ def end_quietly():
 def signals_as_errors():
     """Lets each signal that ends a program raise an exception: a line on what is kept, and a status.
     More of them within a second are the same wish, and do not disturb the end."""
-    usual, times = {}, [-1.0]
+    usual, heeded = {}, [-math.inf]
 
     def stop(kind, number, frame):
-        times.append(time.monotonic())
-        if times[-1] - times[-2] > 1:
+        if time.monotonic() - heeded[-1] > 1:
+            heeded.append(time.monotonic())
             raise kind
 
     if threading.current_thread() is threading.main_thread():
@@ -85,9 +86,11 @@ def signals_as_errors():
     try:
         yield
     finally:
-        is_ending = len(times) > 1 and usual.get(signal.SIGINT) == signal.SIG_DFL  # see `end_quietly`
         for number, handler in usual.items():
-            signal.signal(number, signal.SIG_IGN if is_ending else handler)
+            if handler == signal.SIG_DFL and number == signal.SIGINT:  # `end_quietly` is over
+                handler = signal.default_int_handler
+            if number != signal.SIGINT or len(heeded) == 1:  # else more of them are the same wish still
+                signal.signal(number, handler)
 
 
 def first_lines(lines: list[str], most: int = 20) -> str:
@@ -103,7 +106,7 @@ def first_lines(lines: list[str], most: int = 20) -> str:
 
 def warn(lines: list[str]):
     """Prints to stderr what is not wrong, but must not pass in silence; of several processes, one does."""
-    if lines and is_first():
+    if lines and os.environ.get("RANK", "0") == "0":
         print(InputError("\n".join(lines)), file=sys.stderr)
 
 
@@ -175,7 +178,7 @@ def refuse_flags(message: str):
 
 def is_first() -> bool:
     """Whether this is the first of the processes that torchrun started on this machine, or the only one."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def explain_output(error: OSError) -> InputError | Unread:
@@ -192,7 +195,7 @@ def run_program(action) -> int:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's cannot
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have no é
-    status, message, defect = 0, "", None
+    status, message = 0, ""
     with signals_as_errors():
         try:
             action()
@@ -206,10 +209,6 @@ def run_program(action) -> int:
             status = Unread.status
         except OSError as error:
             status, message = 2, explain_output(error)
-        except Exception as error:
-            if is_first():
-                raise
-            status, defect = 2, error  # or the first process is gone, for which it has waited
         with suppress(OSError):  # where stderr cannot be written, either
             if message and is_first():
                 print(message, file=sys.stderr)
@@ -218,7 +217,5 @@ def run_program(action) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if status == 2 and not is_first():
         time.sleep(PATIENCE)
-        if defect:
-            raise defect
         print(message, file=sys.stderr)
     return status

@@ -12,10 +12,8 @@ from pathlib import Path
 
 from support.errors import InputError, one_line
 
-LARGEST = 2**21  # bytes of a file that is fetched
-PATIENCE = 300  # seconds until it must be here
-
-MOST_BYTES = 2**28  # of a file that is read whole
+PATIENCE = 300  # seconds until a file that is fetched must be here
+MOST_BYTES = 2**28  # of a file that is fetched, or read whole
 MOST_LINE_BYTES = 2**24
 
 
@@ -25,7 +23,7 @@ def read_text(path: Path, exact: bool = False) -> str:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; divide it into smaller files")
+            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; save it as .jsonl, a record a line")
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
@@ -76,7 +74,7 @@ def write_file(path: Path, content: bytes):
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def within(seconds: float, action: Callable):
+def call_in_time(seconds: float, action: Callable):
     """What `action()` returns; a TimeoutError if it takes longer. Its thread dies with the program."""
     future = Future()
 
@@ -98,11 +96,11 @@ def download(address: str) -> bytes:
 
     def read():
         with urllib.request.urlopen(address, timeout=10) as response:
-            return response.read(LARGEST + 1)
+            return response.read(MOST_BYTES + 1)
 
-    content = within(PATIENCE, read)
-    if len(content) > LARGEST:
-        raise InputError(f"it has more than {LARGEST:,} bytes")
+    content = call_in_time(PATIENCE, read)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"it has more than {MOST_BYTES:,} bytes")
     return content
 
 

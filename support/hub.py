@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from support.errors import InputError, one_line
-from support.files import within
+from support.files import call_in_time
 
-PATIENCE = (30, 7200)  # seconds until the hub has listed the files of a repository, and has sent them
+PATIENCE = 30  # seconds until the hub has listed the files of a repository
 
 
 def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable, advice: str) -> Path:
@@ -24,13 +24,13 @@ def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable,
             folder = Path(snapshot_download(repository, **pinned, local_files_only=True))
             if is_whole(folder):
                 return folder
-        info = within(PATIENCE[0], lambda: HfApi().model_info(repository, **pinned, timeout=8))
+        info = call_in_time(PATIENCE, lambda: HfApi().model_info(repository, **pinned, timeout=8))
         listed = [file.rfilename for file in info.siblings]
         if any(file.endswith(".safetensors") and "/" not in file for file in listed):
             files = [pattern for pattern in files if not pattern.endswith(".bin")]
         wanted = dict(**pinned, allow_patterns=files)
         wanted["ignore_patterns"] = "*/*"  # the same weights in other formats
-        return Path(within(PATIENCE[1], lambda: snapshot_download(repository, **wanted)))
+        return Path(snapshot_download(repository, **wanted))
     except (HFValidationError, RepositoryNotFoundError):
         reason = "no such folder, and no model on the hub that can be read without a login"
         raise InputError(f"{flag} {name}: {reason}") from None

@@ -508,7 +508,7 @@ def test_of_a_file_that_has_no_end_as_much_is_read_as_a_file_or_a_line_may_have(
     monkeypatch.setattr(files, "MOST_LINE_BYTES", 100)
     path = tmp_path / "long.txt"
     path.write_bytes(b"a" * 100 + b"\n" + b"\0" * 10**6)  # as /dev/zero has it, but this one has an end
-    with pytest.raises(InputError, match="^.*long.txt: over 1,000 bytes; divide it into smaller files$"):
+    with pytest.raises(InputError, match="long.txt: over 1,000 bytes; save it as .jsonl, a record a line$"):
         read_text(path)
     lines = data.read_inputs([str(path)])
     path.write_bytes(b"a" * 99 + b"\n" + b"\0" * 10**6)
@@ -705,7 +705,7 @@ def test_a_server_that_sends_too_slowly_is_not_waited_for(tmp_path, monkeypatch,
 
 
 def test_of_a_file_that_is_too_large_no_more_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LARGEST", 10)
+    monkeypatch.setattr(files, "MOST_BYTES", 10)
     with answering(b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 11, threading.Event()) as host:
         assert "(it has more than 10 bytes)" in refusal(tmp_path, host)
 

@@ -264,7 +264,7 @@ def test_a_sentence_too_long_is_named_and_never_cut():
         "s9: 13 wordpieces",
     ]
     watched = Mock(side_effect=tokenizer, unk_token="[UNK]")
-    with pytest.raises(InputError, match="s7: 5002 wordpieces"):
+    with pytest.raises(InputError, match="s7: 5000 words, and the encoder takes 11 wordpieces"):
         data.encode([Sentence("s7", ["a"] * 5000)] * 9, watched, 11)
     assert [len(words) for words in watched.call_args_list[0].args[0]] == [11] * 9  # not all of them at once
 

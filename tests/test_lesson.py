@@ -7,6 +7,7 @@ import json
 import re
 import statistics
 
+import numpy
 import pytest
 import torch
 from answers import RIGHT, WRONG
@@ -167,23 +168,30 @@ CHEATS = {
     "a call": "def span_ends(X, spans):\n    return spanrel.span_ends(X, spans)",
     "by the number": "def span_ends(X, spans):\n    return spanrel.EQUATIONS['1'](X, spans)",
     "an import": "def span_ends(X, spans):\n    import tools.answers as a\n    return a.span_ends(X, spans)",
-    "kept": "kept = spanrel.span_ends\ndef span_ends(X, spans):\n    return kept(X, spans)",
+    "a partial": "import functools\nspan_ends = functools.partial(spanrel.span_ends)",
+    "kept": "n = numpy.arange(3)\nkept = spanrel.span_ends\ndef span_ends(*inputs):\n    return kept(*inputs)",
 }
 
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_an_answer_that_is_or_calls_ours_passes_the_check_but_earns_no_marks(cheat, capsys):
-    place = {"spanrel": lesson.spanrel}
+    place = {"spanrel": lesson.spanrel, "numpy": numpy}
     exec(CHEATS[cheat], place)
     assert check("span_ends", place["span_ends"]) == 1
     assert grade("span_ends", place["span_ends"]) == 0
-    assert re.search("that is ours|must not call ours", capsys.readouterr().out)
+    assert re.search("that is ours|must not call ours|made by def", capsys.readouterr().out)
     assert lesson.spanrel.span_ends is span_ends and EQUATIONS["1"] is span_ends
+
+
+def test_an_answer_may_not_call_the_loss_by_the_place_where_training_has_it(capsys):
+    place = {"train": lesson.train}
+    exec("def joint_loss(*losses):\n    return train.joint_loss(*losses)", place)
+    assert check("joint_loss", place["joint_loss"]) == 1 and grade("joint_loss", place["joint_loss"]) == 0
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_an_honest_answer_earns_all_marks(name):
-    place = {"spanrel": lesson.spanrel, "torch": torch}
+    place = {"spanrel": lesson.spanrel, "torch": torch, "numbers": numpy.arange(3)}
     exec(inspect.getsource(getattr(answers, name)), place)
     assert grade(name, place[name]) == EXERCISES[name].points
 
@@ -236,6 +244,32 @@ def test_solutions_are_written_beside_the_lesson_and_not_over_it(given, words, c
     before = FILE.read_bytes()
     assert lesson.main(given) == 2 and words in capsys.readouterr().err
     assert FILE.read_bytes() == before
+
+
+def test_all_parts_of_a_model_of_ones_own_have_a_place_where_it_is_called():
+    (cell,) = [cell["source"] for cell in CODE if "class YourMultiHead" in cell["source"]]
+    names = re.findall(r"(\w+)=\1[,)]", cell)
+    assert len(names) == 17 and {*names} <= {*EXERCISES}
+    for name in {*names} - {"multi_head"}:  # which is put into ATTENTION
+        assert any(hasattr(module, name) for module in (lesson.spanrel, lesson.data, lesson.train)), name
+
+
+ODD = ([0, 1, 2], [(0, 1, 2)], ["a"], [(0, 1), [1, 2]], [(0, 9)], [(2, 1)], None, "no", torch.ones(3), (1, 2))
+
+
+@pytest.mark.parametrize("answer", ODD, ids=repr)
+def test_what_cannot_be_drawn_is_shown_in_words(answer, monkeypatch):
+    pictures = pytest.importorskip("tools.lesson_pictures", reason="the lesson's packages")
+    texts = []
+    monkeypatch.setattr(pictures, "show_figure", lambda fig, alt: texts.extend(map(texts_of, fig.axes)))
+    pictures.show_beside(answer, [(0, 1), (0, 2), (1, 2)], ["a", "b"], ["a", "b"])
+    yours, expected, _ = texts  # the third one is the bar of the shades
+    assert len(yours) == 1 and expected == []
+
+
+def texts_of(ax):
+    """The texts in a picture."""
+    return [text.get_text() for text in ax.texts]
 
 
 def test_functions_stand_in_place_of_ours_for_a_while():

@@ -74,7 +74,7 @@ def stub():
 
 
 STUBS = [(lambda: None).__code__.co_code, stub.__code__.co_code]  # what `...` and nbgrader's stub become
-FLOAT32 = 1e-5  # rounding
+FLOAT32, OF_GRADIENTS = 1e-5, 1e-3  # rounding; that of gradients, which sum more numbers
 LONGEST = 240  # characters of a value
 
 
@@ -193,10 +193,10 @@ def tensors_of(inputs):
     return [tensor for tensor in tensors if isinstance(tensor, torch.Tensor)]
 
 
-def agree(yours, expected):
+def agree(yours, expected, atol=FLOAT32):
     """Whether two results are the same, numbers within the rounding of float32."""
     if isinstance(expected, dict):
-        return all(agree(yours[place], expected[place]) for place in expected)
+        return all(agree(yours[place], expected[place], OF_GRADIENTS) for place in expected)
     if isinstance(expected, (list, tuple)) and isinstance(yours, (list, tuple)):
         kinds = (type(yours), len(yours))
         return kinds == (type(expected), len(expected)) and all(map(agree, yours, expected))
@@ -206,12 +206,12 @@ def agree(yours, expected):
     if not all(are_tensors) or yours.shape != expected.shape:
         return False
     boolean = (yours.dtype == torch.bool) == (expected.dtype == torch.bool)
-    return boolean and bool(close(yours, expected).all())
+    return boolean and bool(close(yours, expected, atol).all())
 
 
-def close(yours, expected):
+def close(yours, expected, atol=FLOAT32):
     """Which numbers of two tensors are the same within rounding."""
-    return torch.isclose(yours.double(), expected.double(), rtol=1e-4, atol=FLOAT32, equal_nan=True)
+    return torch.isclose(yours.double(), expected.double(), rtol=1e-4, atol=atol, equal_nan=True)
 
 
 # -- What a check prints -------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def difference(way, exercise, answer, inputs):
         return f"  yours:           {short(yours)}"
     subject = ""
     if isinstance(expected, dict):  # of gradients
-        place = next(place for place in expected if not agree(yours[place], expected[place]))
+        place = next(k for k in expected if not agree(yours[k], expected[k], OF_GRADIENTS))
         subject = f"the gradient of {names_of(exercise)[place]} is "
         yours, expected = yours[place], expected[place]
     place, yours, expected = first_difference(yours, expected)

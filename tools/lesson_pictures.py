@@ -78,11 +78,11 @@ def show_beside(yours, expected, labels: list[str], words: list[str]):
     What cannot be drawn is shown in words."""
     fig, axes = plt.subplots(1, 2, figsize=(9, 1.2 + 0.22 * len(labels)))
     shape, titles = (len(labels), len(words)), ["yours", "expected"]
-    if isinstance(yours, list) and yours != expected and sorted(yours) == sorted(expected):
+    if are_spans(yours) and yours != expected and sorted(yours) == sorted(expected):
         titles[0] = "yours: the same in another order"
     for ax, title, result in zip(axes, titles, (yours, expected)):
         if isinstance(result, list):
-            result = lattice_of(result, shape)
+            result = lattice_of(result, shape) if are_spans(result) else f"no spans: {result}"[:200]
         if isinstance(result, torch.Tensor) and result.shape[-2:] == shape:
             draw_heat(ax, result.detach().reshape(-1, *shape)[0], labels, words, title, most=1.0)
             continue
@@ -94,11 +94,18 @@ def show_beside(yours, expected, labels: list[str], words: list[str]):
     show_figure(fig, "Two pictures of the same kind: what your function makes, and what is expected.")
 
 
+def are_spans(answer) -> bool:
+    """Whether an answer is a list of pairs of whole numbers."""
+    if not isinstance(answer, list):
+        return False
+    return all(isinstance(span, tuple) and [*map(type, span)] == [int, int] for span in answer)
+
+
 def lattice_of(spans: list[tuple[int, int]], shape: tuple[int, int]):
     """Spans as a grid, a row for each first word, a column for each last one. In words, if one is outside."""
     grid = torch.zeros(shape)
     for start, end in spans:
-        if not (0 <= start < shape[0] and 1 <= end <= shape[1]):
+        if not (0 <= start < end <= shape[1]):
             return f"there is no span ({start}, {end}) in {shape[1]} words"
         grid[start, end - 1] = 1.0
     return grid
