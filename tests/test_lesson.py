@@ -169,7 +169,7 @@ CHEATS = {
     "by the number": "def span_ends(X, spans):\n    return spanrel.EQUATIONS['1'](X, spans)",
     "an import": "def span_ends(X, spans):\n    import tools.answers as a\n    return a.span_ends(X, spans)",
     "a partial": "import functools\nspan_ends = functools.partial(spanrel.span_ends)",
-    "kept": "n = numpy.arange(3)\nkept = spanrel.span_ends\ndef span_ends(*inputs):\n    return kept(*inputs)",
+    "kept": "n = numpy.ones(3)\nkept = spanrel.span_ends\ndef span_ends(*inputs):\n    return kept(*inputs)",
 }
 
 
