@@ -107,7 +107,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "deeper than Python reads": ({"mine/train.json": b"[" * 10**5}, CARD, "mine/train.json: RecursionError"),
     "a number for a record": ({"mine/train.json": b"[3]"}, TRAIN, "mine/train.json, record 0, it is 3"),
     "no sentence": ({"mine/test.json": b"[]"}, TRAIN, "mine: test has no sentence"),
-    "a sentence beyond the encoder": ({"mine/dev.json": LONG}, TRAIN, "dev-0: 602 wordpieces"),
+    "a sentence beyond the encoder": ({"mine/dev.json": LONG}, TRAIN, "dev-0: 600 words, and the encoder takes 512 wordpieces"),
     "a folder of nothing": (
         {}, ("data", "--dataset", "run"), "run/train.json, run/dev.json, run/test.json not there",
     ),
@@ -180,7 +180,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     ),
     "a text beyond the encoder": (
         {}, (*PREDICT, "word " * 600),
-        "wordpieces, and the encoder takes 512; split the sentence that begins",
+        "words, and the encoder takes 512 wordpieces; split the sentence that begins",
     ),
     "half a character": ({}, (*PREDICT, "\udc80"), "text 1: '\\udc80'; it must be UTF-8"),
     "no such format": ({}, (*TEXT, "--format", "pdf"), "argument --format: invalid choice: 'pdf'"),
