@@ -107,7 +107,9 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "deeper than Python reads": ({"mine/train.json": b"[" * 10**5}, CARD, "mine/train.json: RecursionError"),
     "a number for a record": ({"mine/train.json": b"[3]"}, TRAIN, "mine/train.json, record 0, it is 3"),
     "no sentence": ({"mine/test.json": b"[]"}, TRAIN, "mine: test has no sentence"),
-    "a sentence beyond the encoder": ({"mine/dev.json": LONG}, TRAIN, "dev-0: 600 words, and the encoder takes 512"),
+    "a sentence beyond the encoder": (
+        {"mine/dev.json": LONG}, TRAIN, "dev-0: 600 words, and the encoder takes 512",
+    ),
     "a folder of nothing": (
         {}, ("data", "--dataset", "run"), "run/train.json, run/dev.json, run/test.json not there",
     ),
