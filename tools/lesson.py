@@ -214,19 +214,21 @@ FUNCTIONS = {"unmasked": {"masked_softmax": softmax_of_all}}  # of the models th
 
 
 class EpochBar(io.StringIO):
-    """Takes what `train.fit` prints, and shows a bar of its epochs in the notebook."""
+    """Takes what `train.fit` prints, and shows a bar of its epochs in the notebook until the last is over."""
 
     def __init__(self):
-        from IPython.display import ProgressBar  # only a notebook has it
+        from IPython.display import HTML, display  # only a notebook has them
 
         super().__init__()
-        self.bar = ProgressBar(EPOCHS)
-        self.bar.display()
+        self.over, self.html = 0, HTML
+        self.shown = display(HTML(""), display_id=True)
 
     def write(self, text: str) -> int:
         """Moves the bar when an epoch is over."""
-        if text.startswith(f"epoch {self.bar.progress + 1}  "):
-            self.bar.progress += 1
+        if text.startswith(f"epoch {self.over + 1}  "):
+            self.over += 1
+            bar = f'<progress max="{EPOCHS}" value="{self.over}"></progress>'
+            self.shown.update(self.html(bar if self.over < EPOCHS else ""))
         return super().write(text)
 
 
