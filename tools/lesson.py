@@ -217,18 +217,20 @@ class EpochBar(io.StringIO):
     """Takes what `train.fit` prints, and shows a bar of its epochs in the notebook until the last is over."""
 
     def __init__(self):
-        from IPython.display import HTML, display  # only a notebook has them
+        from IPython.display import display  # only a notebook has it
 
         super().__init__()
-        self.over, self.html = 0, HTML
-        self.shown = display(HTML(""), display_id=True)
+        self.over = 0
+        self.shown = display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)
 
     def write(self, text: str) -> int:
         """Moves the bar when an epoch is over."""
         if text.startswith(f"epoch {self.over + 1}  "):
             self.over += 1
-            bar = f'<progress max="{EPOCHS}" value="{self.over}"></progress>'
-            self.shown.update(self.html(bar if self.over < EPOCHS else ""))
+            bar, words = f'<progress max="{EPOCHS}" value="{self.over}"></progress>', f"epoch {self.over}"
+            is_last = self.over == EPOCHS
+            shown = {"text/html": "" if is_last else bar, "text/plain": "" if is_last else words}
+            self.shown.update(shown, raw=True)
         return super().write(text)
 
 
