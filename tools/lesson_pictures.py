@@ -38,7 +38,7 @@ def show_figure(fig, alt: str):
 def draw_heat(ax, rows, labels: list[str], words: list[str], title: str = "", with_bar=True, most=None):
     """Weights as shades of grey, 0 white and `most` black (by default their maximum), a row for each label;
     with a bar that says which shade is what."""
-    rows = torch.as_tensor(rows).float()
+    rows = torch.as_tensor(rows).float().numpy()
     most = most or max(1e-9, float(rows.max()))
     shades = ax.imshow(rows, cmap="Greys", vmin=0, vmax=most, aspect="auto")
     ax.set_xticks(range(len(words)), words, rotation=60, ha="right")
