@@ -69,11 +69,13 @@ def first_sentence(inputs, again=False):
 
 # -- What is wrong with an answer ----------------------------------------------------------------------------
 
+
 def stub():
+    """What nbgrader puts in the place of an answer."""
     raise NotImplementedError()
 
 
-STUBS = [(lambda: None).__code__.co_code, stub.__code__.co_code]  # what `...` and nbgrader's stub become
+STUBS = [(lambda: None).__code__.co_code, stub.__code__.co_code]  # what `...` becomes, and nbgrader's
 FLOAT32, OF_GRADIENTS = 1e-5, 1e-3  # rounding; that of gradients, which sum more numbers
 LONGEST = 240  # characters of a value
 

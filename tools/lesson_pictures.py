@@ -58,12 +58,9 @@ def show_heat(rows, labels: list[str], words: list[str], title: str, alt: str, h
 def show_lattice(sentence, spans: list[tuple[int, int]]):
     """The spans of a sentence, a row for each first word, a column for each last one; entities are named."""
     words = sentence.words
-    grid = torch.zeros(len(words), len(words))
-    for start, end in spans:
-        grid[start, end - 1] = 0.25
+    grid = 0.25 * lattice_of(spans, (len(words), len(words)))
     fig, ax = plt.subplots(figsize=(6.4, 4.4))
-    draw_heat(ax, grid, words, words, f"{len(spans)} spans of {len(words)} words", with_bar=False)
-    ax.images[0].set_clim(0, 1)
+    draw_heat(ax, grid, words, words, f"{len(spans)} spans of {len(words)} words", with_bar=False, most=1.0)
     ax.set_xlabel("last word")
     ax.set_ylabel("first word")
     for entity in sentence.entities:

@@ -319,10 +319,9 @@ def difference_rows(full: list[Recorded], other: list[Recorded], places: str) ->
     """A row for entities and one for relations."""
     rows, settings = [], other[0].settings
     corpus, encoder = f"{settings.dataset}, {settings.eval_split}", settings.encoder.rpartition("/")[-1]
-    models = [full[0].title, other[0].title]
+    models, sizes = [full[0].title, other[0].title], f"{len(full)}, {len(other)}"
     for task, margin in zip(TASKS, printed_margins(settings)):
         f1 = [figures(full, task), figures(other, task)]
-        sizes = f"{len(full)}, {len(other)}"
         ahead = difference(full, other, task)
         rows.append([corpus, encoder, *models, task, margin, ahead, *f1, sizes, places])
     return rows
