@@ -115,7 +115,6 @@ def test_the_code_of_the_reproduction_prints_the_rows_above_it(monkeypatch, caps
 @pytest.mark.slow
 def test_the_readmes_corpus_trains_and_predicts(tmp_path):
     (written,) = re.findall(r"```json\n(.*?)```", README, re.S)
-    assert written in DOCS["corpora.md"]
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.json").write_text(written, encoding="utf-8")
     assert len(json.loads(written)) == 3 and data.main(["--dataset", str(tmp_path)]) == 0

@@ -8,7 +8,6 @@ import math
 import os
 import pickle
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -605,19 +604,6 @@ def test_the_types_of_a_model_are_those_of_train_alone():
         sentence.entities, sentence.relations = [head, tail], [data.Relation("only-later", head, tail)]
     run = train.new_run(train.settings_of(), corpus)
     assert run.entity_types == ["Adverse-Effect", "Drug"] and run.relation_types == ["Adverse-Effect"]
-
-
-@pytest.mark.slow
-def test_the_readmes_corpus_trains_and_predicts(tmp_path):
-    readme = (HERE / "README.md").read_text(encoding="utf-8")
-    (written,) = re.findall(r"```json\n(.*?)```", readme, re.S)
-    records = json.loads(written)
-    write_corpus(tmp_path, records)
-    assert len(records) == 3 and data.main(["--dataset", str(tmp_path)]) == 0
-    flags = re.search(r"python train.py --dataset mine (.*) --output runs/mine", readme)[1].split()
-    assert train.main(["--dataset", str(tmp_path), *flags, "--output", str(tmp_path / "run")]) == 0
-    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
-    assert metrics["relation"]["strict"]["micro"]["f1"] == 100
 
 
 ENCODER = os.environ.get("SPANREL_ENCODER", "")
