@@ -1,12 +1,11 @@
 """An embedded corpus like ADE, made by a seeded grammar. Three of four sentences show a motive of §1.
 
 span      The type of a compound depends on its head noun: a "cough syrup" is a Drug, a "syrup cough" an
-Adverse-Effect. local     Whether a pair is related depends on most of the words between, which stand among
-other such words:
+          Adverse-Effect.
+local     Whether a pair is related depends on most of the words between, which stand among other such words:
           "Aspirin tested positive, negative and positive for rash, and lithium tested negative for tremor."
 sentence  It depends on a word elsewhere: "Rash in a patient on aspirin: rechallenge refuted the suspicion."
-So does what
-          a substance is: a Drug if it is "given", no entity if it is "measured".
+          So does what a substance is: a Drug if it is "given", no entity if it is "measured".
 """
 
 import random

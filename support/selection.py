@@ -31,14 +31,11 @@ def likeliest(entities: list) -> list:
 
 def undirected(sentence, symmetric: tuple[str, ...]):
     """The sentence with (a, b) and (b, a) as one relation where its type is symmetric; the likelier stays."""
-
-    def place(entity):
-        return entity.start, entity.end, entity.type
-
     likeliest_of = {}
     for relation in sentence.relations:
         head, tail = relation.head, relation.tail
-        if relation.type in symmetric and place(tail) < place(head):
+        is_turned = (tail.start, tail.end, tail.type) < (head.start, head.end, head.type)
+        if is_turned and relation.type in symmetric:
             relation = dataclasses.replace(relation, head=tail, tail=head)
         other = likeliest_of.get(relation)
         if other is None or (relation.score or 0) > (other.score or 0):

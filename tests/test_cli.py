@@ -13,7 +13,6 @@ import tools.report
 import train
 from spanrel import Config
 from support.flags import flag_of, help_lines
-from support.scores import scores
 
 BAD_FLAGS = [
     ("--negative-rate", -5),
@@ -21,28 +20,15 @@ BAD_FLAGS = [
     ("--warmup", "nan"),
     ("--dropout", 2),
     ("--lr", "nan"),
-    ("--clip", -1),
     ("--layers", 100000),
     ("--load", ""),
     ("--seed", 10**20),
-    ("--fold", 7),
     ("--dataset", "n" * 5000),
     ("--load", "n" * 5000, "--predict", "x"),
     ("--epochs", 0),
-    ("--model", "spert", "--ablate", "local"),
-    ("--model", "spert", "--attention", "dot"),
     ("--encoder", HERE),
-    ("--encoder", "a//b"),
-    ("--dataset", "nowhere"),
-    ("--dataset", HERE),
-    ("--dataset", "ade", "--fold", 10),
     ("--device", "abacus"),
-    ("--output", HERE),
     ("--heads", 7),
-    ("--load", HERE, "--evaluate"),
-    ("--predict", "x"),
-    ("--evaluate",),
-    ("--dataset", "ace05", "--data-dir", HERE),
     ("--output", "\udcff"),
     ("--load", "\udcff", "--predict", "x"),
     ("--resume", "\udcff"),
@@ -65,10 +51,14 @@ def half(content):
 
 
 def changed(**fields):
-    """The run folder's config.json with other fields."""
+    """The run folder's config.json with other fields, those of its settings among them."""
 
     def change(content):
-        return json.dumps({**json.loads(content), **fields}).encode()
+        description = json.loads(content)
+        for name, value in fields.items():
+            part = description if name in description else description["settings"]
+            part[name] = value
+        return json.dumps(description).encode()
 
     return {"run/config.json": change}
 
@@ -80,20 +70,22 @@ def for_all_splits(folder, content):
 
 RECORDS = json.dumps([RECORD] * 2).encode()
 LONG = json.dumps([RECORD | {"tokens": ["a", "b"] * 300}]).encode()
-COUNTS = {"entity": {"all": {"gold": "1 2", "predicted": "1", "correct": "1"}}}
-COUNTED = json.dumps([{"flags": {}, **scores([], []), "by_sentence": COUNTS}]).encode()
 OTHER_ENCODER = {"model_type": "bert", "hidden_size": 32, "num_attention_heads": 4}
-OTHER_SETTINGS = {"ablate": [], "config": {"glue": 1}}
 
 CARD = ("data", "--dataset", "mine")
 TRAIN = ("--dataset", "mine", "--encoder", "tiny", "--epochs", "1", "--output", "new")
 PREDICT = ("--load", "run", "--predict")
 TEXT = (*PREDICT, "A rash.")
+EVALUATE = ("--load", "run", "--evaluate")
 ENCODER = ("--dataset", "mine", "--encoder", "run", "--output", "new")
 REPORT = ("report", "mine.json")
 BAD_INPUTS = {  # what is put into which file (None: it is missing), the command, what must be in the line
     # A corpus of one's own
-    "a split is missing": ({"mine/dev.json": None}, CARD, "mine/dev.json not there"),
+    "a split is missing": (
+        {"mine/dev.json": None}, CARD,
+        "mine/dev.json not there, only test.json, train.json: a corpus has train, dev and test, "
+        "or is one set, which --split 80/10/10 divides",
+    ),
     "two splits are missing": (
         {"mine/dev.json": None, "mine/test.json": None}, TRAIN, "mine/dev.json, mine/test.json not there",
     ),
@@ -115,7 +107,10 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     ),
     "a width of nothing": ({}, (*CARD, "--max-width", "0"), "--max-width must be at least 1"),
     "an encoder without a name": ({}, (*CARD, "--encoder", ""), "--encoder a name"),
-    "no such folder": ({}, ("data", "--dataset", "nowhere"), "--dataset nowhere: neither toy"),
+    "no such folder": (
+        {}, ("data", "--dataset", "nowhere"),
+        "--dataset nowhere: neither toy, ade, conll04, ace05 nor a folder",
+    ),
     "a fold of one's own": ({}, (*TRAIN, "--fold", "3"), "--fold goes with --dataset ade"),
     # Published corpora
     "another ADE": (
@@ -126,7 +121,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {"data/conll04/train.txt": b"x"}, ("--dataset", "conll04"),
         "data/conll04/train.txt: not the published file",
     ),
-    "no ACE05": ({}, ("data", "--dataset", "ace05"), "ACE05 is licensed"),
+    "no ACE05": ({}, ("data", "--dataset", "ace05"), "ace05/test.json not there: ACE05 is licensed"),
     "a wrong ACE05": (
         for_all_splits("data/ace05", b"{}"), ("data", "--dataset", "ace05"), "train.json: it is {}",
     ),
@@ -150,6 +145,25 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {}, (*TEXT, "--encoder", "base"), "--encoder does not go with --load",
     ),
     "nothing to do with a run": ({}, ("--load", "run"), "--load RUN goes with --predict TEXT or --evaluate"),
+    "a symmetric type that train lacks": (
+        {}, ("--symmetric", "Odd"), "--symmetric Odd: the relation types of train are Adverse-Effect",
+    ),
+    "a corpus for a text": ({}, (*TEXT, "--dataset", "toy"), "--dataset goes with --load RUN --evaluate"),
+    "a split for a text": (
+        {}, (*TEXT, "--eval-split", "dev"), "--eval-split goes with --load RUN --evaluate",
+    ),
+    "given entities of a split": (
+        {}, (*EVALUATE, "--given-entities"), "--given-entities goes with --load RUN --predict",
+    ),
+    "a threshold of a Softmax": (
+        {}, (*TEXT, "--threshold", ".5"), "--threshold does nothing here: only --relation-loss sigmoid-bce",
+    ),
+    "a score above 1": (
+        {}, (*TEXT, "--least-entity-score", "2"), "--least-entity-score 2.0: must be from 0 to 1",
+    ),
+    "dev for a run that was trained on it": (
+        changed(train_on_dev=True), (*EVALUATE, "--eval-split", "dev"), "the run was trained on dev, too",
+    ),
     "prediction without a run": ({}, ("--predict", "A rash."), "--predict goes with --load RUN"),
     "two things at once": ({}, ("--load", "run", "--resume", "run"), "--resume does not go with --load"),
     # Saved runs
@@ -161,8 +175,18 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "the weights of other types": (changed(entity_types=["A"]), TEXT, "run: not a whole run: ffnn_s."),
     "another encoder's description": (changed(encoder=OTHER_ENCODER), TEXT, "run: not a whole run: "),
     "no types": (changed(relation_types=None), TEXT, "run: not a whole run: relation_types is null"),
-    "a setting that there is not": (
-        changed(settings=OTHER_SETTINGS), TEXT, "run: not a whole run: --glue: no such flag",
+    "an empty config": ({"run/config.json": b"{}"}, TEXT, "run: not a whole run: KeyError"),
+    "a type for types": (changed(entity_types="AB"), TEXT, "not a whole run: entity_types is 'AB'; it must"),
+    "a type twice": (changed(relation_types=["A", "A"]), TEXT, "not a whole run: relation_types is "),
+    "no such rule": (changed(words="odd"), TEXT, "not a whole run: words: 'odd'; the rules are letters, "),
+    "a setting that there is not": (changed(glue=1), TEXT, "run: not a whole run: --glue: no such flag"),
+    "a clip below 0": (changed(clip=-1), TEXT, "not a whole run: --clip -1: must be from"),
+    "a size below 0": (changed(batch_size=-1), TEXT, "not a whole run: --batch-size -1: must be from"),
+    "true for a size": (changed(batch_size=True), TEXT, "--batch-size True: must be of type int"),
+    "a text for parts": (changed(ablate="local"), TEXT, "--ablate 'local': must be of type"),
+    "a run that is not finished": (
+        {"run/model.safetensors": None, "run/checkpoint.safetensors": b"x"}, TEXT,
+        "that run is not finished: python train.py --resume run",
     ),
     # Texts to predict
     "a file that is not there": ({}, (*PREDICT, "texts.txt"), "texts.txt: no such file"),
@@ -206,12 +230,27 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "a report of something else": (
         {"mine.json": b'[{"command": "ls"}]'}, REPORT, "mine.json, record 0: KeyError 'flags'",
     ),
-    "a report of counts for some sentences": ({"mine.json": COUNTED}, REPORT, "mine.json, record 0: "),
+    "half a report": ({"mine.json": b"["}, REPORT, "mine.json: JSONDecodeError"),
+    "a number for a report": ({"mine.json": b"3"}, REPORT, "mine.json: it is 3; must be an object"),
+    "a report without scores": (
+        {"mine.json": b'[{"flags": {}, "entity": {}}]'}, REPORT, "mine.json, record 0: KeyError",
+    ),
+    "a report of a choice of yesterday": (
+        {"mine.json": b'[{"flags": {"attention": "glue"}}]'}, REPORT,
+        "mine.json, record 0: --attention 'glue': choose from",
+    ),
+    "a report of no file": ({}, ("report",), "the following arguments are required: RUN; --help lists"),
     "a report of what is no run": (
         {"mine.json": b'[{"flags": {"load": "x"}}]'}, REPORT, "mine.json, record 0: --load: no such flag",
     ),
     "a report of a flag of yesterday": (
         {"mine.json": b'[{"flags": {"glue": 1}}]'}, REPORT, "mine.json, record 0: --glue: no such flag",
+    ),
+    "a benchmark of no epoch": (
+        {}, ("benchmark", "--epochs", "0"), "--epochs 0: must be from 1 to 2147483648",
+    ),
+    "a benchmark into no folder": (
+        {}, ("benchmark", "--output", "no/x.json"), "--output no/x.json: it must be a new file",
     ),
     "a benchmark of a saved run": ({}, ("benchmark", "--load", "run"), "unrecognized arguments: --load run"),
     "a benchmark over a file": (

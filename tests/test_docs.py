@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import HERE, needs_corpora
+from test_tools import cells_of
 
 import data
 import spanrel
@@ -79,11 +80,6 @@ def test_a_command_of_yesterday_is_noticed():
         train.make_train_parser().parse_args(shlex.split(command)[1:])
 
 
-def cells(row):
-    """The cells of a row in Markdown."""
-    return row[2:-2].split(" | ")
-
-
 def test_the_tables_of_the_reproduction_are_the_reports():
     printed = report.report([str(HERE / "docs/results.json")], with_all=True).splitlines()
     tables = [part.splitlines() for part in DOCS["reproduction.md"].split("\n\n") if part.startswith("| ")]
@@ -92,15 +88,15 @@ def test_the_tables_of_the_reproduction_are_the_reports():
     for rows in copied:
         assert set(rows) <= set(printed)
     (commands,) = [rows[2:] for rows in tables if rows[0].startswith("|  | command")]
-    listed = {cells(row)[0]: cells(row) for row in printed if row.startswith("| (")}
+    listed = {cells_of(row)[0]: cells_of(row) for row in printed if row.startswith("| (")}
     for row in commands:
-        number, *rest = cells(row)
+        number, *rest = cells_of(row)
         assert rest == [listed[number][-1], *listed[number][3:5]]
     named = set()
     for rows in copied:
         for row in rows[2:]:
             named.update(row.split("|")[-2].strip().split(", "))
-    assert named - {""} == {cells(row)[0] for row in commands}
+    assert named - {""} == {cells_of(row)[0] for row in commands}
 
 
 @needs_corpora

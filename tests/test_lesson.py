@@ -94,6 +94,11 @@ def test_every_check_knows_a_misconception_in_another_form(name, answer, misconc
     shows_what_it_found(message, EXERCISES[name])
 
 
+def test_the_layer_as_a_whole_is_no_answer_to_its_being_taken_apart(capsys):
+    assert check("first_layer", lesson.layer_of_the_whole) == 0
+    assert "this is the layer of R_s as a whole; take its weight apart" in capsys.readouterr().out
+
+
 def test_the_inputs_are_those_of_two_sentences():
     for name in ("span_ends", "token_weights", "span_specific", "relation_tuple", "mask_between", "attend"):
         assert EXERCISES[name].batched

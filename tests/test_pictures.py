@@ -193,6 +193,8 @@ def test_sentences_are_rendered_as_text_as_json_and_as_a_page():
     records = json.loads(pictures.render(pairs, "json", "title", False))
     assert records == [sentence.to_record() for sentence, _ in pairs]
     assert records[0]["relations"][0]["score"] == 0.25
+    lines = pictures.render(pairs, "jsonl", "title", False).splitlines()
+    assert list(map(json.loads, lines)) == records
     assert json.loads(pictures.render([], "json", "title", False)) == []
     texts = [pictures.show(sentence, gold) for sentence, gold in pairs]
     assert pictures.render(pairs, "text", "title", False) == "\n".join(texts)

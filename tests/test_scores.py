@@ -11,7 +11,7 @@ import train
 from data import Entity, Relation, Sentence
 from support.scores import COUNTS, all_scores, main_tables, missed_relations, scores, sentence_counts
 from support.tables import CAUSES, final_table, remarks
-from test_spanrel import TYPES, annotated, coded, sentences
+from test_spanrel import TYPES, annotated, coded, mean, sentences
 
 # -- By hand -------------------------------------------------------------------------------------------------
 
@@ -79,11 +79,6 @@ def test_the_final_table_has_each_score_in_its_column_above_what_the_paper_print
 
 
 # -- Against a count of each against each --------------------------------------------------------------------
-
-
-def mean(numbers):
-    """The mean, 0 of nothing."""
-    return sum(numbers) / len(numbers) if numbers else 0.0
 
 
 def unlike(items):

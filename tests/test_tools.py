@@ -164,28 +164,6 @@ def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):
     assert "| ace05 |" not in text
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (None, "mine.json: No such file or directory"),
-        ("[", "mine.json: JSONDecodeError"),
-        ('[{"command": "ls"}]', "mine.json, record 0: KeyError 'flags'"),
-        ('[{"flags": {"load": "x"}}]', "mine.json, record 0: --load: no such flag"),
-        ('[{"flags": {"attention": "glue"}}]', "mine.json, record 0: --attention 'glue': choose from"),
-        ('[{"flags": {}, "entity": {}}]', "mine.json, record 0: KeyError"),
-        ("3", "mine.json: it is 3; must be an object"),
-    ],
-    ids=str,
-)
-def test_a_report_of_something_else_is_one_line(content, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    if content is not None:
-        (tmp_path / "mine.json").write_text(content)
-    assert report.main(["mine.json"]) == 2
-    output = capsys.readouterr()
-    assert message in output.err and len(output.err.splitlines()) == 1 and not output.out
-
-
 def test_a_report_of_counts_for_some_sentences_is_one_line(tmp_path, capsys):
     counts = {"entity": {"all": {"gold": "1 2", "predicted": "1", "correct": "1"}}}
     record = {"flags": {}, **scores([], []), "by_sentence": counts}
@@ -241,11 +219,6 @@ def test_whatever_stands_in_a_record_the_report_has_numbers_or_is_one_line_that_
     except InputError as error:
         assert str(error).startswith(f"{file}, record 1: ") and len(error.lines) == 1
         assert len(str(error)) < 800
-
-
-def test_a_report_of_nothing_is_one_line(capsys):
-    assert report.main([]) == 2
-    assert capsys.readouterr().err == "the following arguments are required: RUN; --help lists the flags\n"
 
 
 # -- The report's differences --------------------------------------------------------------------------------
@@ -396,19 +369,6 @@ def test_benchmark_sets_the_model_beside_its_encoder(tmp_path, capsys, small_toy
     assert growth == [(20, 2, 2), (40, 2, 2), (40, 200, 39800)]
     assert benchmark.main(arguments) == 2
     assert "cost.json: it must be a new file" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ("--load run", "unrecognized arguments: --load run; --help lists the flags"),
-        ("--epochs 0", "--epochs 0: must be from 1 to 2147483648"),
-        ("--output no/x.json", "--output no/x.json: it must be a new file, in a folder that is there"),
-    ],
-)
-def test_a_bad_flag_of_the_benchmark_is_one_line(arguments, message, capsys):
-    assert benchmark.main(arguments.split()) == 2
-    assert capsys.readouterr() == ("", f"{message}\n")
 
 
 def test_benchmark_predicts_with_the_gold_entities_whatever_the_model_says(monkeypatch):

@@ -44,8 +44,7 @@ import data
 import train
 from baselines.ablations import ABLATIONS
 from corpora.records import faults_of_record, read_records
-from data import Sentence
-from spanrel import ATTENTION, Prediction
+from spanrel import ATTENTION
 from support import checkpoints, encoders, folders
 from support.errors import InputError
 from support.flags import command_of
@@ -101,14 +100,6 @@ def test_spert_has_one_learning_rate():
     for flags in ({}, {"lr": 1e-4}, {"head_lr": 1.0}):
         rates.append(train.settings_of(dataset="ade", model="spert", **flags).head_lr)
     assert rates == [5e-5, 1e-4, 1.0]
-
-
-@pytest.mark.parametrize(
-    "name, value, choices", [("attention", "x", ATTENTION), ("ablate", ("local", "x"), ABLATIONS)]
-)
-def test_settings_refuse_what_there_is_not(name, value, choices):
-    with pytest.raises(InputError, match=f"^--{name} 'x': choose from {', '.join(choices)}$"):
-        train.settings_of(**{name: value})
 
 
 FLAGS = [
@@ -198,18 +189,6 @@ def test_prediction_keeps_to_the_widest_span_of_the_settings():
     assert max(widths) == 3
 
 
-def test_phenomena_are_parts_of_the_whole():
-    run, test = eager(max_width=4), toy_corpus(40, 10, 12).test
-    result, _ = train.evaluate(run, run.encode(test))
-    assert set(result["phenomena"]) == {"span", "local", "sentence"}
-
-    def total(count):
-        return sum(part["entity"]["micro"][count] for part in result["phenomena"].values())
-
-    assert total("gold") == sum(len(s.entities) for s in test if s.phenomenon)
-    assert all(total(count) <= result["entity"]["micro"][count] for count in ("correct", "predicted"))
-
-
 # -- Saved runs ----------------------------------------------------------------------------------------------
 
 
@@ -254,20 +233,6 @@ def test_a_saved_run_takes_another_threshold(tmp_path, capsys):
 
 
 def test_a_saved_run_is_read_flat_where_that_is_asked_for(saved_run, monkeypatch, small_toy):
-    run, places = train.load(saved_run), [(0, 2), (1, 3), (3, 4)]
-    encoded = run.encode([Sentence("s", list("abcd"))])
-    batch = run.prediction_batch(encoded)
-    kept = [batch.examples[0].spans.index(place) for place in places]
-    y_s = torch.tensor([[[0.0, score, 0.0] for score in (0.7, 0.8, 0.6)]])
-    y_r = torch.tensor([[[0.1, 0.9]] * 3])
-    pairs, holds = torch.tensor([[[0, 2], [1, 2], [2, 1]]]), y_r > 0.5
-    prediction = Prediction(torch.tensor([kept]), torch.ones(1, 3, dtype=torch.bool), y_s, pairs, y_r, holds)
-    monkeypatch.setattr(run.model, "predict", lambda *_: prediction)
-    (sentence,) = run.annotate(encoded)
-    assert len(sentence.entities) == len(sentence.relations) == 3
-    run.settings.flat = True
-    (sentence,) = run.annotate(encoded)
-    assert [(e.start, e.end) for e in sentence.entities] == [(1, 3), (3, 4)] and len(sentence.relations) == 2
     seen = []
 
     def annotate(run, encoded):
@@ -309,24 +274,6 @@ def test_evaluate_shows_the_whole_split_with_its_gold(saved_run, small_toy, caps
     for form, says in (("text", "toy, test, micro"), ("html", "- missed, dotted"), ("json", '"orig_id"')):
         assert train.main(["--load", str(saved_run), "--evaluate", "--format", form]) == 0
         assert says in capsys.readouterr().out
-
-
-BROKEN = [
-    ("model.safetensors", b"x"),
-    ("config.json", b"{}"),
-    ("config.json", b"["),
-    ("tokenizer.json", b"{"),
-]
-
-
-@pytest.mark.parametrize("name, content", BROKEN)
-def test_a_run_that_is_not_whole_is_one_line(saved_run, tmp_path, capsys, name, content):
-    folder = tmp_path / "run"
-    shutil.copytree(saved_run, folder)
-    (folder / name).write_bytes(content)
-    assert train.main(["--load", str(folder), "--evaluate"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(folder) in line
 
 
 # -- Training ------------------------------------------------------------------------------------------------
@@ -590,19 +537,15 @@ def test_an_entity_and_a_relation_may_have_the_same_type(tmp_path):
     assert result["entity"]["micro"]["f1"] == result["relation"]["strict"]["micro"]["f1"] == 100
 
 
-def test_the_tokenizer_of_a_random_encoder_is_learned_from_train_alone():
-    corpus = toy_corpus(40, 10, 10)
-    corpus.dev[0].words[0] = corpus.test[0].words[0] = "zzzzz"
-    corpus.dev, corpus.test = corpus.dev * 3, corpus.test * 3
-    assert "zzzzz" not in train.new_run(train.settings_of(), corpus).tokenizer.get_vocab()
-
-
-def test_the_types_of_a_model_are_those_of_train_alone():
+def test_the_tokenizer_and_the_types_of_a_model_are_those_of_train_alone():
     corpus = toy_corpus(40, 10, 10)
     for sentence in (corpus.dev[0], corpus.test[0]):
+        sentence.words[0] = "zzzzz"
         head, tail = data.Entity("only-later", 0, 1), data.Entity("Drug", 1, 2)
         sentence.entities, sentence.relations = [head, tail], [data.Relation("only-later", head, tail)]
+    corpus.dev, corpus.test = corpus.dev * 3, corpus.test * 3
     run = train.new_run(train.settings_of(), corpus)
+    assert "zzzzz" not in run.tokenizer.get_vocab()
     assert run.entity_types == ["Adverse-Effect", "Drug"] and run.relation_types == ["Adverse-Effect"]
 
 
@@ -784,26 +727,6 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path, small_toy, monkeypat
     assert f"({command_of({name: value}).split()[2]} is {value}, and was {earlier}); move it away" in line
     path.write_text(kept)
     assert train.resume(str(tmp_path / "run"), {})["best_epoch"]
-
-
-STOPPED = [(1, "no epoch was finished"), (4, "its last checkpoint is kept")]
-
-
-@pytest.mark.parametrize("number, kept", STOPPED)
-def test_ctrl_c_says_how_to_go_on(tmp_path, small_toy, monkeypatch, capsys, number, kept):
-    folder, evaluate = tmp_path / "a run", train.evaluate
-    calls = itertools.count(1)
-
-    def interrupted(*given):
-        if next(calls) == number:
-            raise KeyboardInterrupt
-        return evaluate(*given)
-
-    monkeypatch.setattr(train, "evaluate", interrupted)
-    assert train.main(["--epochs", "3", "--output", str(folder)]) == 130
-    expected = f"stopped; {kept}; go on with: python train.py --resume '{folder}'"
-    assert capsys.readouterr().err.splitlines() == [expected]
-    assert train.main(["--resume", str(folder)]) == 0 and (folder / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(

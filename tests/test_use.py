@@ -21,7 +21,7 @@ import train
 from corpora import toy
 from data import Entity, Relation, Sentence
 from spanrel import in_chunks
-from support import checkpoints, folders, progress
+from support import checkpoints, progress
 from support.cautions import cautions, second_types_of_pairs
 from support.devices import explain_memory
 from support.errors import InputError
@@ -107,15 +107,6 @@ def test_a_list_or_a_page_of_very_many_sentences_is_one_line_that_names_another_
     else:
         message = f"--format {form} holds 3 sentences at most; jsonl any number"
         assert status == 2 and not output.out and output.err.splitlines()[-1] == message
-
-
-def test_json_lines_are_the_records_of_the_json(folder, capsys):
-    printed = {}
-    for form in ("json", "jsonl"):
-        command = ["--load", str(folder), "--predict", "a rash", "by aspirin", "--format", form]
-        assert train.main(command) == 0
-        printed[form] = capsys.readouterr().out
-    assert [json.loads(line) for line in printed["jsonl"].splitlines()] == json.loads(printed["json"])
 
 
 # -- Given entities ------------------------------------------------------------------------------------------
@@ -219,29 +210,6 @@ def test_a_tokenizer_with_ids_beyond_the_models_is_one_line(folder, tmp_path):
         train.load(tmp_path / "run")
 
 
-CHANGES = [
-    ("clip", -1, "--clip -1: must be from"),
-    ("batch_size", -1, "--batch-size -1: must be from"),
-    ("batch_size", True, "--batch-size True: must be of type int"),
-    ("ablate", "local", "--ablate 'local': must be of type"),
-    ("new", 1, "--new: no such flag"),
-    ("entity_types", "AB", "entity_types is 'AB'; it must be a list"),
-    ("relation_types", ["A", "A"], "relation_types is "),
-    ("words", "odd", "words: 'odd'; the rules are letters, "),
-]
-
-
-@pytest.mark.parametrize("name, value, says", CHANGES)
-def test_what_a_runs_files_say_is_checked_as_flags_are(folder, tmp_path, capsys, name, value, says):
-    description = json.loads((folder / "config.json").read_text())
-    part = description if name in description else description["settings"]
-    part[name] = value
-    shutil.copytree(folder, tmp_path / "run")
-    (tmp_path / "run/config.json").write_text(json.dumps(description))
-    assert train.main(["--load", str(tmp_path / "run"), "--predict", "a rash"]) == 2
-    assert f"not a whole run: {says}" in capsys.readouterr().err
-
-
 # -- Other corpora -------------------------------------------------------------------------------------------
 
 
@@ -319,30 +287,6 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
     assert train.settings_of(chunk=2**22).config.chunk == 2**22
     assert train.flags_of(train.settings_of(chunk=2**22)) == {}  # it changes no score
-
-
-def test_dev_is_not_scored_by_a_run_that_was_trained_on_it(tmp_path, capsys):
-    run = toy_run(train_on_dev=True)
-    run.save(tmp_path / "run")
-    assert train.main(["--load", str(tmp_path / "run"), "--evaluate", "--eval-split", "dev"]) == 2
-    assert capsys.readouterr().err == "--eval-split dev: the run was trained on dev, too\n"
-
-
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--predict", "a", "--dataset", "toy"], "--dataset goes with --load RUN --evaluate"),
-        (["--predict", "a", "--eval-split", "dev"], "--eval-split goes with --load RUN --evaluate"),
-        (["--evaluate", "--given-entities"], "--given-entities goes with --load RUN --predict"),
-        (["--predict", "a", "--threshold", ".5"], "--threshold does nothing here: only --relation-loss sig"),
-        (["--predict", "a", "--least-entity-score", "2"], "--least-entity-score 2.0: must be from 0 to 1"),
-    ],
-    ids=str,
-)
-def test_what_does_not_go_together_is_one_line(folder, capsys, flags, message):
-    assert train.main(["--load", str(folder), *flags]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.startswith(message) and printed.err.count("\n") == 1
 
 
 SPERT_LACKS = {
@@ -428,11 +372,6 @@ def test_a_corpus_whose_direction_is_at_whim_is_learned_as_symmetric(tmp_path, c
     assert train.main(["--load", str(run), "--predict", str(tmp_path / "c/test.json")]) == 0
     printed = capsys.readouterr().out
     assert printed.count("= relation") >= 19 and "- relation" not in printed  # gold in the same order
-
-
-def test_a_symmetric_type_that_train_lacks_is_one_line(capsys):
-    assert train.main(["--symmetric", "Odd"]) == 2
-    assert capsys.readouterr().err == "--symmetric Odd: the relation types of train are Adverse-Effect\n"
 
 
 # -- Memory, and how far it is -------------------------------------------------------------------------------
@@ -592,22 +531,3 @@ def test_weights_and_history_are_one_step_where_the_repeated_epoch_differs(tmp_p
     loaded = train.load(tmp_path / "run", "cpu").model.state_dict()
     assert all(torch.equal(loaded[name], weight) for name, weight in weights[1].items())
     assert not list((tmp_path / "run").glob("epoch-*"))
-
-
-def test_a_run_that_is_stopped_before_old_weights_go_has_none_in_the_end(tmp_path, monkeypatch, capsys):
-    write_corpus(tmp_path / "c", [RECORD])
-    flags = ["--dataset", str(tmp_path / "c"), "--encoder", "tiny", "--epochs", "3", "--device", "cpu"]
-
-    def stop(folder, epoch):
-        if epoch < 3:
-            (folder / ".epoch-2.safetensors.12ab.part").touch()
-            raise KeyboardInterrupt
-
-    run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(folders, "keep_weights", stop)
-        assert train.main([*flags, "--output", str(run)]) == 130
-    assert train.main(["--load", str(run), "--evaluate"]) == 2
-    assert "that run is not finished: python train.py --resume" in capsys.readouterr().err
-    assert train.main(["--resume", str(run)]) == 0
-    assert not list(run.glob("epoch-*")) and not list(run.glob(".*.part"))

@@ -173,15 +173,17 @@ def shifted(start, end, spans, n):
 
 @given(case=cases())
 def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
-    linear = case.seeded(linear_layer, 4 * D + 3, 5)
+    linear = case.seeded(spanrel.FFNN, 4 * D + 3, 5, 1)[0]  # its only layer
     T_s, F_s, W = case.numbers(case.S, D), case.numbers(case.S, D), case.numbers(case.S, 3)
     R_s = spanrel.span_representation(T_s, F_s, spanrel.span_ends(case.X, case.padded_spans), W)
-    same(first_layer(T_s, F_s, case.X, W, case.padded_spans, linear), linear(R_s).detach(), FLOAT32)
+    expected = linear(R_s).detach()
+    linear.forward = refuse_the_whole
+    same(first_layer(T_s, F_s, case.X, W, case.padded_spans, linear), expected, FLOAT32)
 
 
-def linear_layer(d_in, d_out, config):
-    """A linear layer, as `Case.seeded` makes modules."""
-    return nn.Linear(d_in, d_out)
+def refuse_the_whole(R_s):
+    """What the layer does with R_s where it must be taken apart."""
+    raise RuntimeError("this is the layer of R_s as a whole; take its weight apart")
 
 
 def layer_of(parts, T_s, F_s, X, W, spans, linear):

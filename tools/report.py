@@ -315,7 +315,7 @@ def full_models(command: str, run: Recorded, groups: Groups) -> Groups:
     return fitting
 
 
-def difference_rows(full: list[Recorded], other: list[Recorded], places: str) -> list[Row]:
+def difference_rows(full: list[Recorded], other: list[Recorded], places: str) -> list[list[str]]:
     """A row for entities and one for relations."""
     rows, settings = [], other[0].settings
     corpus, encoder = f"{settings.dataset}, {settings.eval_split}", settings.encoder.rpartition("/")[-1]
