@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 
 from corpora import READERS, own
-from corpora.card import card, types_in
+from corpora.card import card, parse_card_flags, types_in
 from corpora.records import SPLITS, check_record, is_text, record_of
 from corpora.words import cut_words, find_words, rule_of
 from support import pictures
 from support.encoders import load_encoder, longest_input, silence_transformers
 from support.errors import InputError, excerpt, printable, read_each, read_in_turn, run_program
-from support.flags import make_parser
 
 # -- Entities, relations, sentences --------------------------------------------------------------------------
 
@@ -42,10 +41,6 @@ class Entity:
     start: int
     end: int
     score: float | None = field(default=None, compare=False)  # the model's posterior, when predicted
-
-    def overlaps(self, other: "Entity") -> bool:
-        """Whether they share a word."""
-        return self.start < other.end and other.start < self.end
 
 
 @dataclass(frozen=True)
@@ -88,12 +83,8 @@ class Sentence:
         """Where the entity stands in `text`, [start, end) in characters."""
         return self.offsets[entity.start][0], self.offsets[entity.end - 1][1]
 
-    def to_record(self) -> dict:
-        """The sentence in SpERT's JSON, with its text, the entities' characters and the scores."""
-        return record_of(self)
-
-    def _repr_html_(self) -> str:
-        return pictures.image(self)
+    to_record = record_of  # the sentence in SpERT's JSON, with its text, the characters and the scores
+    _repr_html_ = pictures.image  # how Jupyter shows it
 
 
 def sentence_of(record, id: str, where: str, fewest_words: int = 1) -> Sentence:
@@ -152,15 +143,13 @@ def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
     """The corpus of some records by split. `where` they stand is for messages."""
 
     def read_split(split):
+        if not records[split]:
+            raise InputError(f"{where or name}: {split} has no sentence")
         place = f"{where or name}, {split}"
         numbered = [(r, f"{split}-{k}", f"{place}, record {k}") for k, r in enumerate(records[split])]
         return read_each(sentence_of, numbered)
 
-    corpus = Corpus(name, *read_each(read_split, [(split,) for split in SPLITS]))  # all errors of all splits
-    for split, sentences in corpus.splits.items():
-        if not sentences:
-            raise InputError(f"{where or name}: {split} has no sentence")
-    return corpus
+    return Corpus(name, *read_each(read_split, [(split,) for split in SPLITS]))  # all errors of all splits
 
 
 def read_inputs(arguments: list[str], rule: str = "letters") -> Iterator[tuple[Sentence, Sentence | None]]:
@@ -206,24 +195,22 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     words = [s.words[:longest] for s in sentences]  # a sentence that has more is refused, whatever they are
     pieces = tokenizer(words, is_split_into_words=True).encodings
     if pieces[0].word_ids[0] is not None:
-        advice = "the model needs a [CLS] there"
-        raise InputError(f"--encoder: its tokenizer puts nothing before the sentence, and {advice}")
+        raise InputError("--encoder: its tokenizer puts nothing before the sentence, where [CLS] must stand")
     return read_each(encode_sentence, [(s, p, tokenizer, longest, where) for s, p in zip(sentences, pieces)])
 
 
 def encode_sentence(sentence: Sentence, pieces, tokenizer, longest: int, where: str) -> Encoded:
     """One sentence, from what the tokenizer made of it."""
-    with_pieces, is_cut = set(pieces.word_ids) - {None}, len(sentence.words) > longest
-    if len(with_pieces) < len(sentence.words) and not is_cut:
-        unknown = tokenizer.unk_token
-        words = [word if k in with_pieces else unknown for k, word in enumerate(sentence.words)]
+    n, with_pieces = len(sentence.words), set(pieces.word_ids) - {None}
+    if len(with_pieces) < n <= longest:
+        words = [word if k in with_pieces else tokenizer.unk_token for k, word in enumerate(sentence.words)]
         pieces = tokenizer([words], is_split_into_words=True).encodings[0]
-    if is_cut or len(pieces.ids) > longest:
-        size = f"{len(sentence.words)} words" if is_cut else f"{len(pieces.ids)} wordpieces"
-        counts = f"{size}, and the encoder takes {longest} wordpieces"
+    if max(n, len(pieces.ids)) > longest:
+        size = f"{n} words" if n > longest else f"{len(pieces.ids)} wordpieces"
+        limit = f"the encoder takes {longest} wordpieces"
         advice = f'split the sentence that begins "{sentence.text[:40]}"'
-        raise InputError(f"{where}{sentence.id}: {counts}; {advice}")
-    starts, ends = [0] * len(sentence.words), [0] * len(sentence.words)
+        raise InputError(f"{where}{sentence.id}: {size}, and {limit}; {advice}")
+    starts, ends = [0] * n, [0] * n
     for piece, word in enumerate(pieces.word_ids):
         if word is not None:
             starts[word] = starts[word] or piece  # 0 is [CLS], never a word's
@@ -311,10 +298,9 @@ def training_example(
 
 def prediction_example(encoded: Encoded, max_width: int, given_entities: bool = False) -> Example:
     """All spans of a sentence; with `given_entities`, only the spans of its entities."""
+    spans = [(entity.start, entity.end) for entity in encoded.sentence.entities]
     if not given_entities:
         spans = enumerate_spans(len(encoded.sentence.words), max_width)
-        return Example(encoded, spans, [0] * len(spans))
-    spans = [(entity.start, entity.end) for entity in encoded.sentence.entities]
     widest = max((end - start for start, end in spans), default=0)
     if widest > max_width:
         where = f"{encoded.sentence.id}: an entity of {widest} words"
@@ -426,13 +412,12 @@ def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = No
     if rng:
         order, pool = list(encoded), 32 * size
         rng.shuffle(order)
-        lengths = {id(e): len(e.input_ids) for e in order}
     else:
         order, pool = sorted(encoded, key=lambda e: -len(e.input_ids)), 4 * size
-        lengths = {id(e): -len(e.sentence.words) for e in order}
     batches = []
     for start in range(0, len(order), pool):
-        similar = sorted(order[start : start + pool], key=lambda e: lengths[id(e)])
+        similar = order[start : start + pool]
+        similar.sort(key=lambda e: len(e.input_ids) if rng else -len(e.sentence.words))
         batches += [similar[k : k + size] for k in range(0, len(similar), size)]
     if rng:
         rng.shuffle(batches)
@@ -444,20 +429,10 @@ def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = No
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the card of the corpus that the command line names."""
-    parser = make_parser("The corpus card, or all that is wrong with it.", "python data.py [--flag value]")
-    parser.add_argument("--dataset", default="toy", help=f"{', '.join(READERS)}, or a folder (default: toy)")
-    parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
-    parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
-    parser.add_argument("--split", default="", help="divide a folder that is one set, such as 80/10/10")
-    parser.add_argument("--show", type=int, default=0, help="sentences of train to print first (default: 0)")
-    parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
-    parser.add_argument("--encoder", default=None, help="count what this encoder cannot read, too")
 
     def print_card():
         silence_transformers()
-        given = parser.parse_args(arguments)
-        if given.max_width < 1 or given.show < 0 or given.encoder == "":
-            raise InputError("--max-width must be at least 1, --show at least 0, --encoder a name")
+        given = parse_card_flags(arguments, tuple(READERS))
         corpus = read_corpus(given.dataset, given.data_dir, given.fold, given.split)
         for sentence in corpus.train[: given.show]:
             print(pictures.show(sentence))

@@ -13,15 +13,12 @@ default, and with that of the toy corpus and of --model spert where they have an
 
 import dataclasses
 import itertools
-import json
 import math
 import random
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -35,27 +32,26 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 import data
-from baselines import idle_flags, make_model, published, spert
+from baselines import idle_flags, make_model, spert
+from baselines.ablations import Part
+from baselines.published import average_of, method_of, table_of
 from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
-from support import encoders, folders, hub, pictures
+from support import encoders, folders, pictures
 from support.cautions import cautions, crowd_cautions
-from support.checkpoints import build_to_fit, finish_epoch, go_on, identity_of
+from support.checkpoints import finish_epoch, go_on, identity_of, load_model
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
-from support.files import read_text, write_file
-from support.flags import add_flags, check_fitting, check_values, command_of, is_of, make_parser, refuse_idle
+from support.files import write_file
+from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
 from support.progress import Progress
 from support.scores import all_scores, main_tables, sentence_counts
 from support.selection import select, undirected
-from support.tables import final_table, introduction
+from support.tables import introduction
 
 # -- Settings ------------------------------------------------------------------------------------------------
-
-
-Part = Literal["span-specific", "span-sentence", "local", "relation-sentence"]
 
 
 @dataclass
@@ -123,8 +119,7 @@ def settings_of(**given) -> Settings:
     check_values((Settings, Config), chosen, RANGES)
     if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
         raise InputError("--eval-split dev and --train-on-dev: the model that is scored would have seen dev")
-    config_names = {f.name for f in dataclasses.fields(Config)}
-    config = Config(**{name: chosen.pop(name) for name in list(chosen) if name in config_names})
+    config = Config(**{name: chosen.pop(name) for name in list(chosen) if hasattr(Config, name)})
     settings = Settings(**chosen, config=config)
     refuse_idle(given, idle_flags(settings))
     return settings
@@ -141,20 +136,8 @@ def flags_of(settings: Settings) -> dict:
     if settings.model == "spert":  # it has one learning rate
         defaults["head_lr"] = settings.lr
     given = {**vars(settings), **vars(settings.config)}
-    for name in ("config", "data_dir", "device", "output", "chunk"):
-        del given[name]
-    return {name: value for name, value in given.items() if value != defaults[name]}
-
-
-def method_of(settings: Settings) -> str:
-    """The model by its name in the paper's tables, with what is ablated."""
-    name = "spert" if settings.model == "spert" else settings.config.attention
-    return " ".join([name, *settings.ablate])
-
-
-def average_of(settings: Settings) -> str:
-    """How the paper averages over types: macro for ADE, else micro (§4.4) [L21]."""
-    return "macro" if settings.dataset == "ade" else "micro"
+    left_out = ("config", "data_dir", "device", "output", "chunk")
+    return {name: value for name, value in given.items() if name not in left_out and value != defaults[name]}
 
 
 # -- A run: a model with all that it needs to read text ------------------------------------------------------
@@ -176,9 +159,10 @@ class Run:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def encode(self, sentences: list[Sentence], where: str = "") -> list[Encoded]:
-        """The sentences in wordpieces."""
+    def encode(self, sentences: list[Sentence], split: str = "") -> list[Encoded]:
+        """The sentences in wordpieces. An error names the split that they are of."""
         longest = encoders.longest_input(self.tokenizer, self.model.encoder)
+        where = f"{self.settings.dataset}, {split}, " if split else ""
         return data.encode(sentences, self.tokenizer, longest, where)
 
     def autocast(self):
@@ -221,18 +205,16 @@ class Run:
     def annotate(self, encoded: list[Encoded], given_entities: bool = False) -> list[Sentence]:
         """Copies of the sentences with what the model finds, in this order. Each process reads its share."""
         self.model.eval()
-        index_of = {id(e): index for index, e in enumerate(encoded)}
         batches = data.batches_of([e for e in encoded if e.sentence.words], 8)
-        build = partial(self.prediction_batch, given_entities=given_entities)
-        share = {}
-        for batch in build_ahead(build, batches[rank() :: world_size()]):
-            for example, sentence in zip(batch.examples, self.annotate_batch(batch, given_entities)):
-                share[index_of[id(example.encoded)]] = sentence
+        share, own_batches = [], batches[rank() :: world_size()]
+        for batch in build_ahead(lambda part: self.prediction_batch(part, given_entities), own_batches):
+            share += self.annotate_batch(batch, given_entities)
         # A sentence without words stays without entities.
-        annotated = [dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded]
-        for sentences in gather(share):
-            for index, sentence in sentences.items():
-                annotated[index] = sentence
+        found = {id(e): dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded}
+        for number, sentences in enumerate(gather(share)):
+            order = itertools.chain(*batches[number :: world_size()])
+            found.update(zip(map(id, order), sentences))
+        annotated = [found[id(e)] for e in encoded]
         warn(crowd_cautions(annotated, self.settings.config.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
@@ -245,17 +227,8 @@ class Run:
 
     def save(self, folder: Path):
         """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
-        self.describe(folder)
+        folders.describe(folder, self)
         write_file(folder / "model.safetensors", save(self.model.state_dict()))
-
-    def describe(self, folder: Path):
-        """Writes all of it but the weights, config.json last: where that is, a run can be resumed."""
-        encoders.save_tokenizer(self.tokenizer, folder)
-        description = {"settings": dataclasses.asdict(self.settings)}
-        description |= {"encoder": self.model.encoder.config.to_dict()}
-        description |= {"entity_types": self.entity_types, "relation_types": self.relation_types}
-        description |= {"words": self.rule, "encoder_revision": hub.revision_of(self.tokenizer.name_or_path)}
-        write_file(folder / "config.json", json.dumps(description, indent=1).encode())
 
 
 def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
@@ -267,14 +240,8 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
         name = f"{name.partition('@')[0]}@{revision}"
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
     types = corpus.types("entities"), corpus.types("relations")
-    model = build_model(settings, encoder, *types).to(device_of(settings.device))
+    model = make_model(settings, encoder, *types).to(device_of(settings.device))
     return Run(settings, model, tokenizer, *types, corpus.rule)
-
-
-def build_model(settings: Settings, encoder, entity_types: list, relation_types: list) -> SpanRel:
-    """The model around an encoder."""
-    E, C = len(entity_types) + 1, len(relation_types) + 1
-    return make_model(settings.model, settings.ablate, settings.config, encoder, E, C)
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
@@ -283,37 +250,27 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     folder, device = folders.locate_run(folder), device_of(device)
     try:
         encoders.refuse_code(folder)
-        settings, description = read_description(folder)
-        settings.device = device
+        description = folders.read_description(folder)
+        settings = dataclasses.replace(saved_settings(description), device=device)
         types = description["entity_types"], description["relation_types"]
-        tokenizer, weights = encoders.load_tokenizer(folder), folder / "model.safetensors"
-
-        def build() -> SpanRel:
-            return build_model(settings, encoders.build_encoder(dict(description["encoder"])), *types)
-
-        model = build_to_fit(weights, build)
+        tokenizer, encoder = encoders.load_tokenizer(folder), dict(description["encoder"])
+        weights = folder / "model.safetensors"
+        model = load_model(weights, lambda: make_model(settings, encoders.build_encoder(encoder), *types))
         encoders.check_vocabulary(tokenizer, model.encoder)
         rule = description.get("words", Run.rule)  # a run of an earlier version does not say
         Sentence.from_text("", rule=rule)  # is it a rule?
-        model.load_state_dict(load_file(weights))
         model.to(device)
     except Exception as error:  # whatever the libraries raise on what is not theirs
-        reason = error if isinstance(error, InputError) else one_line(error)
-        raise InputError(f"{folder}: not a whole run: {reason}") from None
+        raise InputError(f"{folder}: not a whole run: {one_line(error)}") from None
     return Run(settings, model, tokenizer, *types, rule)
 
 
-def read_description(folder: Path) -> tuple[Settings, dict]:
-    """The settings of a run, and all else that its config.json says."""
-    description = json.loads(read_text(folder / "config.json"))
+def saved_settings(description: dict) -> Settings:
+    """The settings that the config.json of a run holds, checked as flags are."""
     settings = dict(description["settings"])
     config = dict(settings.pop("config"))
     check_values((Settings, Config), {**settings, **config}, RANGES)
-    for name in ("entity_types", "relation_types"):
-        types = description[name]
-        if not is_of(tuple[str, ...], types) or len(set(types)) < len(types) or "" in types:
-            raise InputError(f"{name} is {excerpt(types)}; it must be a list of different names")
-    return Settings(**settings, config=Config(**config)), description
+    return Settings(**settings, config=Config(**config))
 
 
 def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:
@@ -324,22 +281,18 @@ def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:
 
 # -- Training ------------------------------------------------------------------------------------------------
 
+
 def train(settings: Settings, resumed: str | None = None, revision: str = "") -> dict:
     """One whole run, or the rest of one. Returns what metrics.json holds."""
     started = time.time()
     run, splits = begin(settings, revision)
     if rank():
         torch.manual_seed(settings.seed + rank())  # a dropout of its own; process 0 goes on with the seed
-    if resumed:
-        folder = Path(resumed)
-    else:  # one process makes it
-        folder = gather(None if rank() else folders.new_folder(settings, method_of(settings)))[0]
+    folder = Path(resumed) if resumed else folders.new_folder(settings, method_of(settings))
     started -= sum(line["seconds"] for line in folders.read_history(folder))  # before it was stopped
     with folders.explain_interruption(folder), folders.lock(folder, rank()):
-        best_epoch = fit(run, splits["train"], splits["dev"], folder, splits["test"])
-        if rank() == 0:
-            folders.settle_best(folder, best_epoch)
-        gather("written")  # no process reads the weights before
+        best_epoch = fit(run, splits, folder)
+        folders.settle_best(folder, best_epoch)
         run.model.load_state_dict(load_file(folder / "model.safetensors", device=str(run.device)))
         gold = [encoded.sentence for encoded in splits[settings.eval_split]]
         result, predicted = evaluate(run, splits[settings.eval_split])
@@ -368,8 +321,7 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus, revision)
-    place = settings.dataset
-    return run, {name: run.encode(part, f"{place}, {name}, ") for name, part in corpus.splits.items()}
+    return run, {name: run.encode(part, name) for name, part in corpus.splits.items()}
 
 
 def corpus_of_run(settings: Settings) -> Corpus:
@@ -380,17 +332,16 @@ def corpus_of_run(settings: Settings) -> Corpus:
     return corpus
 
 
-def fit(run: Run, train: list[Encoded], dev: list[Encoded], folder: Path, test: Sequence = ()) -> int:
+def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     """Trains for all epochs, or the rest of them, and returns the best one, whose weights are in `folder`.
-    `test` is part of what the run is: it must not change, either, while the run is on its way.
     The best epoch is the one with the highest mean of entity and strict relation F1 on dev; the last one
     where there is no dev [L14]."""
-    settings = run.settings
+    settings, train, dev = run.settings, splits["train"], splits["dev"]
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
-    identity = identity_of(run, {"train": train, "dev": dev, "test": test})
+    identity = identity_of(run, splits)  # test is part of what the run is, too
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
-        run.describe(folder)
+        folders.describe(folder, run)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
     warn(cautions(train, run.tokenizer, settings))
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -473,8 +424,6 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
 
 # -- Command line --------------------------------------------------------------------------------------------
 
-FORMATS = ("text", "json", "jsonl", "html")
-MOST_SHOWN = 100_000  # sentences in one page or list: they are all kept before it is printed
 ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
 CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
 SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
@@ -496,7 +445,7 @@ def make_train_parser():
     given_help = "with --predict: keep the entities of the records, and find their relations"
     saved.add_argument("--given-entities", action="store_true", help=given_help)
     saved.add_argument("--evaluate", action="store_true", help="with --load: score it")
-    saved.add_argument("--format", choices=FORMATS, help="of predicted sentences (default: text)")
+    saved.add_argument("--format", choices=pictures.FORMATS, help="of predicted sentences (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
     other_defaults = {"toy": {**FOR_TINY, **FOR_DATASET["toy"]}, "spert": FOR_SPERT}
     add_flags(parser.add_argument_group("the run"), Settings, other_defaults)
@@ -514,8 +463,7 @@ def run_command(given: dict):
     encoders.silence_transformers()
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING, NEEDED)
-    if actions:  # else `settings_of` does so
-        check_values((Settings, Config), given, RANGES)
+    check_values((Settings, Config), given, RANGES)
     join_processes()
     if "load" in actions:
         use_run(actions, given)
@@ -529,26 +477,19 @@ def resume(folder: str, given: dict) -> dict:
     """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
     folders.check_unfinished(folder)
     with explain_errors(Path(folder) / "config.json", "what `python train.py` writes"):
-        settings, description = read_description(Path(folder))
+        description = folders.read_description(Path(folder))
+        settings = saved_settings(description)
     settings.config.chunk = given.pop("chunk", settings.config.chunk)
     revision = description.get("encoder_revision", "")
     return train(dataclasses.replace(settings, **given), folder, revision)
-
-
-def table_of(settings: Settings, result: dict) -> str:
-    """All scores of a run, above the row that the paper prints for its model."""
-    method = method_of(settings)
-    return final_table(settings, method, result, published.scores_on_test(settings.dataset, method))
 
 
 def use_run(actions: dict, given: dict):
     """Predicts with a saved run, or scores it, or both."""
     if "predict" not in actions and "evaluate" not in actions:
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
-    form, shown, is_terminal = actions.get("format", "text"), [], sys.stdout.isatty()
-    is_streamed = form in ("text", "jsonl")
     run = load(actions["load"], given.pop("device", "auto"))
-    settings = run.settings
+    settings, form = run.settings, actions.get("format", "text")
     refuse_idle(given, idle_flags(settings))
     if "dataset" in given:  # the run's own fold and split belong to its own corpus
         given = {"fold": 0, "split": "", **given}
@@ -556,23 +497,20 @@ def use_run(actions: dict, given: dict):
         raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():  # the config is the model's own
         setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
-    for pairs in predict_inputs(run, actions, is_silent=is_streamed and is_terminal):
-        if is_streamed:
-            print(pictures.render(pairs, form, "", is_terminal), flush=True)
-        else:
-            shown += pairs
-        if len(shown) > MOST_SHOWN:
-            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl any number")
-    result = None
+    blocks = predict_inputs(run, actions, is_silent=form in pictures.STREAMED and sys.stdout.isatty())
     if "evaluate" in actions:
-        gold = corpus_of_run(settings).splits[settings.eval_split]
-        result, predicted = evaluate(run, run.encode(gold, f"{settings.dataset}, {settings.eval_split}, "))
-        if form != "text":  # in text, the table says enough
-            shown += zip(predicted, gold)
-    if shown or form in ("json", "html"):
-        print(pictures.render(shown, form, f"{actions['load']}: {len(shown)} sentences", is_terminal))
-    if result and form == "text":
-        print(table_of(settings, result))
+        blocks = itertools.chain(blocks, score_split(run, form))
+    pictures.print_blocks(blocks, form, actions["load"])
+
+
+def score_split(run: Run, form: str):
+    """Scores the split that the settings name. Prints the scores in text, else yields its sentences."""
+    gold = corpus_of_run(run.settings).splits[run.settings.eval_split]
+    result, predicted = evaluate(run, run.encode(gold, run.settings.eval_split))
+    if form == "text":
+        print(table_of(run.settings, result))
+    else:
+        yield list(zip(predicted, gold))
 
 
 def predict_inputs(run: Run, actions: dict, is_silent: bool):

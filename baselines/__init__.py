@@ -5,7 +5,7 @@ from torch import nn
 from baselines.ablations import ABLATIONS, Ablated
 from baselines.readings import WithReading
 from baselines.spert import SpERT
-from spanrel import Config, SpanRel
+from spanrel import SpanRel
 from support.errors import InputError
 
 
@@ -26,17 +26,16 @@ def idle_flags(settings) -> dict[str, str]:
     return reasons
 
 
-def make_model(
-    model: str, ablate: tuple[str, ...], config: Config, encoder: nn.Module, E: int, C: int
-) -> SpanRel:
-    """The model of that name, "span" or "spert", without the parts that are ablated."""
+def make_model(settings, encoder: nn.Module, entity_types: list[str], relation_types: list[str]) -> SpanRel:
+    """The model that the settings name, around an encoder, without the parts that are ablated."""
+    parts = (settings.config, encoder, len(entity_types) + 1, len(relation_types) + 1)
     try:
-        if model == "spert":
-            return SpERT(config, encoder, E, C)
-        if ablate:
-            return Ablated(config, encoder, E, C, ablate)
-        if config.relation_loss != "softmax-bce":
-            return WithReading(config, encoder, E, C)
-        return SpanRel(config, encoder, E, C)
+        if settings.model == "spert":
+            return SpERT(*parts)
+        if settings.ablate:
+            return Ablated(*parts, settings.ablate)
+        if settings.config.relation_loss != "softmax-bce":
+            return WithReading(*parts)
+        return SpanRel(*parts)
     except ValueError as error:  # sizes that do not fit
         raise InputError(str(error)) from None

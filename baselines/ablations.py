@@ -1,5 +1,7 @@
 """The ablations of Tables 3 and 4 (§5): what each takes away from `SpanRel`, and nothing else."""
 
+from typing import Literal, get_args
+
 import torch
 
 import spanrel
@@ -7,7 +9,8 @@ from baselines.readings import WithReading
 from baselines.spert import masked_max
 from spanrel import ATTENTION, FFNN
 
-ABLATIONS = ("span-specific", "span-sentence", "local", "relation-sentence")  # two of Table 3, two of Table 4
+Part = Literal["span-specific", "span-sentence", "local", "relation-sentence"]  # Table 3, Table 4
+ABLATIONS = get_args(Part)
 
 
 class Ablated(WithReading):

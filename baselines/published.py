@@ -1,5 +1,7 @@
 """The figures that the paper prints: F1 in percent, or P, R and F1, for entities and for relations."""
 
+from support.tables import final_table
+
 # The tables by number, corpus and model. A model is an attention, with what is ablated from it, or a rival.
 PRINTED = {
     1: {
@@ -45,6 +47,19 @@ def printed_scores(number: int, dataset: str, model: str) -> list[dict[str, floa
     return [dict(zip(("f1", "r", "p"), map(float, reversed(figures)))) for figures in parts]
 
 
-def scores_on_test(dataset: str, model: str) -> list[dict[str, float]]:
-    """What the paper prints for a model on a test split, in Table 1 or 2, for entities and for relations."""
-    return printed_scores(1, dataset, model) or printed_scores(2, dataset, model)
+def method_of(settings) -> str:
+    """The model by its name in the paper's tables, with what is ablated."""
+    name = "spert" if settings.model == "spert" else settings.config.attention
+    return " ".join([name, *settings.ablate])
+
+
+def average_of(settings) -> str:
+    """How the paper averages over types: macro for ADE, else micro (§4.4) [L21]."""
+    return "macro" if settings.dataset == "ade" else "micro"
+
+
+def table_of(settings, result: dict) -> str:
+    """All scores of a run, above the row that the paper prints for its model in Table 1 or 2."""
+    dataset, method = settings.dataset, method_of(settings)
+    printed = printed_scores(1, dataset, method) or printed_scores(2, dataset, method)
+    return final_table(settings, method, result, printed)

@@ -6,7 +6,24 @@ from functools import partial
 
 from corpora.words import rule_of
 from support.cautions import second_types_of_pairs, unknown_words
-from support.errors import printable
+from support.errors import InputError, printable
+from support.flags import make_parser
+
+
+def parse_card_flags(arguments: list[str] | None, names: tuple[str, ...]):
+    """What the command line of the card asks for. `names` are the corpora that have a name."""
+    parser = make_parser("The corpus card, or all that is wrong with it.", "python data.py [--flag value]")
+    parser.add_argument("--dataset", default="toy", help=f"{', '.join(names)}, or a folder (default: toy)")
+    parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
+    parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
+    parser.add_argument("--split", default="", help="divide a folder that is one set, such as 80/10/10")
+    parser.add_argument("--show", type=int, default=0, help="sentences of train to print first (default: 0)")
+    parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
+    parser.add_argument("--encoder", default=None, help="count what this encoder cannot read, too")
+    given = parser.parse_args(arguments)
+    if given.max_width < 1 or given.show < 0 or given.encoder == "":
+        raise InputError("--max-width must be at least 1, --show at least 0, --encoder a name")
+    return given
 
 
 def card(
@@ -109,7 +126,7 @@ def relations_of_second_types(sentence) -> int:
 def has_overlap(sentence) -> bool:
     """Whether two entities share a word."""
     entities = sorted(sentence.entities, key=lambda entity: entity.start)
-    return any(a.overlaps(b) for a, b in itertools.pairwise(entities))
+    return any(following.start < entity.end for entity, following in itertools.pairwise(entities))
 
 
 def unknown_types(sentence, train_types: dict[str, set[str]]) -> int:

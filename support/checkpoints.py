@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from support import folders
 from support.errors import InputError, one_line
@@ -41,9 +41,9 @@ def check_identity(now: dict, then: dict):
             raise InputError(f"{name} {change}")
 
 
-def build_to_fit(path: Path, build: Callable):
-    """The model that `build()` makes, if the weights in a file have its shapes; else no memory is taken.
-    First it is made on a device that holds nothing."""
+def load_model(path: Path, build: Callable):
+    """The model that `build()` makes, with the weights in a file, if they have its shapes.
+    It is made on a device that holds nothing first, so that other weights take no memory."""
     with safe_open(path, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
@@ -52,7 +52,9 @@ def build_to_fit(path: Path, build: Callable):
         if shapes.get(name) != list(weight.shape):
             shape = f"{shapes.get(name, 'nothing')} in {path.name}"
             raise InputError(f"{name} is {shape}, and {list(weight.shape)} as config.json says")
-    return build()
+    model = build()
+    model.load_state_dict(load_file(path))
+    return model
 
 
 def finish_epoch(
@@ -103,9 +105,8 @@ def go_on(path: Path, model, optimizer, schedule, device: torch.device, identity
         check_identity(identity, notes["identity"])
         restore(tensors, notes, model, optimizer, schedule, device)
     except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
-        reason = error if isinstance(error, InputError) else one_line(error)
         advice = "move it away, and --resume begins anew"
-        raise NotResumable(f"{path}: not a checkpoint of this run ({reason}); {advice}") from None
+        raise NotResumable(f"{path}: not a checkpoint of this run ({one_line(error)}); {advice}") from None
     return notes["history"]
 
 

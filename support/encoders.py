@@ -56,7 +56,7 @@ def load_encoder(name: str, sentences: Iterable[list[str]]) -> tuple:
         check_reading(tokenizer, words[:: len(words) // 2000 + 1])
         check_padding(tokenizer, encoder)
     except Exception as error:  # whatever transformers raises on a folder that holds something else
-        reason = error if isinstance(error, InputError) else one_line(error)
+        reason = one_line(error)
         if any(Path(folder).glob("*.model")):
             reason = f"{reason}; to read its *.model: pip install sentencepiece protobuf"
         raise InputError(f"--encoder {name}: {reason}") from None

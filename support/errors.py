@@ -167,7 +167,9 @@ def keys_of(item: dict) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """What an exception of a library says, in one line."""
+    """What an exception of a library says, in one line with its kind; an InputError is as it is."""
+    if isinstance(error, InputError):
+        return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 

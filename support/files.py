@@ -117,10 +117,8 @@ def fetch(path: Path, address: str, sha256: str, host: str = "https://raw.github
             raise InputError(f"its SHA-256 is {other}, not {sha256}")
         path.parent.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # whatever the network, the proxy and the server bring about
-        reason = error if isinstance(error, InputError) else one_line(error)
+        reason = f"{host}/{address} cannot be fetched ({one_line(error)})"
         advice = "put the file there by hand, or start without it: python train.py"
-        raise InputError(
-            f"{path} is not there, and {host}/{address} cannot be fetched ({reason}): {advice}"
-        ) from None
+        raise InputError(f"{path} is not there, and {reason}: {advice}") from None
     write_file(path, content)
     return path

@@ -1,5 +1,6 @@
 """The folder of a run: made once, never written over, complete or with what it takes to go on."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -7,10 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.devices import explain_memory
-from support.errors import InputError, explain_errors, explain_output, printable
+from support.encoders import save_tokenizer
+from support.errors import InputError, excerpt, explain_errors, explain_output, printable
 from support.files import lines_of, read_text, write_file
-from support.hub import fetch_repository
-from support.processes import processes_started
+from support.flags import is_of
+from support.hub import fetch_repository, revision_of
+from support.processes import gather, processes_started, rank
 
 try:
     import fcntl
@@ -26,7 +29,12 @@ class NotResumable(InputError):
 
 
 def new_folder(settings, method: str) -> Path:
-    """The folder of a run, made now. A folder that exists is never used again."""
+    """The folder of a run, which one of the processes makes now."""
+    return gather(None if rank() else make_folder(settings, method))[0]
+
+
+def make_folder(settings, method: str) -> Path:
+    """Makes the folder of a run. A folder that exists is never used again."""
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
     name = "-".join([Path(settings.dataset).name, *fold, *method.split(), f"seed{settings.seed}"])
     output, numbered = settings.output, (Path("runs") / f"{name}-{number}" for number in range(1, 10000))
@@ -69,6 +77,30 @@ def locate_run(name: str | Path) -> Path:
     return folder
 
 
+def describe(folder: Path, run):
+    """Writes all that a run is but its weights, config.json last: where that is, it can be resumed."""
+    save_tokenizer(run.tokenizer, folder)
+    description = {
+        "settings": dataclasses.asdict(run.settings),
+        "encoder": run.model.encoder.config.to_dict(),
+        "entity_types": run.entity_types,
+        "relation_types": run.relation_types,
+        "words": run.rule,
+        "encoder_revision": revision_of(run.tokenizer.name_or_path),
+    }
+    write_file(folder / "config.json", json.dumps(description, indent=1).encode())
+
+
+def read_description(folder: Path) -> dict:
+    """What the config.json of a run says. Its types are checked; its settings are not yet."""
+    description = json.loads(read_text(folder / "config.json"))
+    for name in ("entity_types", "relation_types"):
+        types = description[name]
+        if not is_of(tuple[str, ...], types) or len(set(types)) < len(types) or "" in types:
+            raise InputError(f"{name} is {excerpt(types)}; it must be a list of different names")
+    return description
+
+
 def missing_files(folder: Path) -> list[str]:
     """The files of a run that are not there."""
     return [file for file in RUN_FILES if not (folder / file).is_file()]
@@ -88,9 +120,11 @@ def keep_weights(folder: Path, epoch: int):
 
 def settle_best(folder: Path, epoch: int):
     """Renames the weights of the best epoch to model.safetensors, if that was not done before."""
-    keep_weights(folder, epoch)
-    if weights_of(folder, epoch).exists():
-        weights_of(folder, epoch).replace(folder / "model.safetensors")
+    if rank() == 0:
+        keep_weights(folder, epoch)
+        if weights_of(folder, epoch).exists():
+            weights_of(folder, epoch).replace(folder / "model.safetensors")
+    gather("renamed")  # no process reads them before
 
 
 def write_results(folder: Path, result: dict, predicted: list):

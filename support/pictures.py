@@ -1,13 +1,18 @@
 """Sentences with their entities and relations, as text for a terminal, as an SVG picture, as an HTML page."""
 
 import json
+import sys
 from base64 import b64encode
 from collections import defaultdict, namedtuple
 from dataclasses import dataclass
 from html import escape as escape_html
 from unicodedata import combining, east_asian_width
 
-from support.errors import printable
+from support.errors import InputError, printable
+
+FORMATS = ("text", "json", "jsonl", "html")
+STREAMED = ("text", "jsonl")  # they are printed as they come
+MOST_SHOWN = 100_000  # sentences in one page or list: they are all kept before it is printed
 
 
 def escape(text: str) -> str:
@@ -237,3 +242,17 @@ def render(pairs: list[tuple], form: str, title: str, colour: bool) -> str:
         lines = [json.dumps(sentence.to_record()) for sentence, _ in pairs]
         return "\n".join(lines) if form == "jsonl" else "[" + ",\n".join(lines) + "]"
     return "\n".join(show(sentence, gold, colour) for sentence, gold in pairs)
+
+
+def print_blocks(blocks, form: str, title: str):
+    """Prints blocks of (sentence, its gold or None): each as it comes, or all in one list or page."""
+    shown, is_terminal = [], sys.stdout.isatty()
+    for pairs in blocks:
+        if form in STREAMED:
+            print(render(pairs, form, "", is_terminal), flush=True)
+        else:
+            shown += pairs
+        if len(shown) > MOST_SHOWN:
+            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl any number")
+    if form not in STREAMED:
+        print(render(shown, form, f"{title}: {len(shown)} sentences", is_terminal))

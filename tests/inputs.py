@@ -74,7 +74,7 @@ class Case:
         return make(*sizes, Config(**SHAPE | config)).double().eval()
 
     def model(self, padding=math.nan, model="span", ablate=(), **config):
-        """The model that `train.build_model` makes of a setting, for three types of spans and four of pairs.
+        """The model that `make_model` makes of a setting, for three types of spans and four of pairs.
         Its encoder gives X, and `padding` for all that is not B_S."""
         torch.manual_seed(self.seed)
         encoder = Reader(self.X.masked_fill(~self.is_token[..., None], padding), self)

@@ -403,7 +403,7 @@ def test_a_file_that_holds_no_sentences_is_named_and_the_status_is_2(tmp_path, c
     assert data.main(["--dataset", str(tmp_path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     if content == b"[]":
-        assert lines == [f"{tmp_path}: train has no sentence"]
+        assert lines == [f"{tmp_path}: {split} has no sentence" for split in SPLITS]
     else:  # all three files are named
         assert [line.split(": ")[0] for line in lines] == list(map(str, paths))
 

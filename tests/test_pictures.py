@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from corpora.card import has_overlap
 from data import Entity, Relation, Sentence, sentence_of
 from support import pictures
 from support.errors import InputError
@@ -255,14 +254,13 @@ USES = {
     "scores": lambda predicted, gold: all_scores([gold], [predicted], 10),
     "counts": lambda predicted, gold: sentence_counts([gold], [predicted], "macro"),
     "selection": lambda predicted, gold: select(predicted, SETTINGS),
-    "overlap": lambda predicted, gold: has_overlap(gold),
 }
 
 
 @pytest.mark.parametrize("name", USES)
 def test_what_is_done_with_a_sentence_grows_no_faster_than_its_entities_and_relations(name, monkeypatch):
     calls = Counter()
-    for method in ("__eq__", "__hash__", "overlaps"):
+    for method in ("__eq__", "__hash__"):
         usual = getattr(Entity, method)
 
         def counted(*given, usual=usual):

@@ -45,7 +45,7 @@ import train
 from baselines.ablations import ABLATIONS
 from corpora.records import faults_of_record, read_records
 from spanrel import ATTENTION
-from support import checkpoints, encoders, folders
+from support import checkpoints, encoders, folders, pictures
 from support.errors import InputError
 from support.flags import command_of
 from support.folders import CHECKPOINT, read_history
@@ -250,7 +250,7 @@ def test_predictions_are_text_json_or_a_page(saved_run, tmp_path, capsys):
     drug = {"type": "Drug", "start": 0, "end": 1}
     path.write_text(json.dumps([text, {"tokens": ["Aspirin", "rash"], "entities": [drug], "relations": []}]))
     printed = {}
-    for form in train.FORMATS:
+    for form in pictures.FORMATS:
         command = ["--load", str(saved_run), "--predict", str(path), "A rash.", "--format", form]
         assert train.main(command) == 0
         printed[form] = capsys.readouterr().out
@@ -438,7 +438,7 @@ def test_each_epoch_has_its_own_negatives_and_its_own_order(tmp_path, monkeypatc
         return batch
 
     monkeypatch.setattr(train.Run, "training_batch", training_batch)
-    train.fit(run, run.encode(SMALL.train), [], tmp_path)
+    train.fit(run, {"train": run.encode(SMALL.train), "dev": []}, tmp_path)
     assert list(orders) == [1, 2, 3] and len(set(map(tuple, orders.values()))) == 3
     assert all(sorted(order) == sorted(negatives) for order in orders.values())
     drawn_anew = [spans for spans in negatives.values() if spans[0] != spans[1] != spans[2]]
@@ -459,7 +459,7 @@ def test_an_epoch_trains_on_its_last_batch_though_it_is_not_full(tmp_path, monke
 
     monkeypatch.setattr(train, "train_step", train_step)
     monkeypatch.setattr(train, "make_optimizer", planning_optimizer)
-    train.fit(run, run.encode(SMALL.train[:5]), [], tmp_path)
+    train.fit(run, {"train": run.encode(SMALL.train[:5]), "dev": []}, tmp_path)
     assert sorted(sizes) == [1, 1, 2, 2, 2, 2] and planned == [6]
 
 
@@ -490,7 +490,7 @@ def test_the_best_epoch_on_dev_is_kept_by_the_mean_of_entity_and_relation_f1(
         return {"entity": entity, "relation": {"strict": relation}}, [e.sentence for e in encoded]
 
     monkeypatch.setattr(train, "evaluate", evaluate)
-    monkeypatch.setattr(train, "final_table", lambda *_: "")
+    monkeypatch.setattr(train, "table_of", lambda *_: "")
     flags = dict(dataset=dataset, encoder="tiny", epochs=4)
     result = train.train(train.settings_of(**flags, output=str(tmp_path / "run")))
     corpus = data.read_corpus(dataset)

@@ -21,7 +21,7 @@ import train
 from corpora import toy
 from data import Entity, Relation, Sentence
 from spanrel import in_chunks
-from support import checkpoints, progress
+from support import checkpoints, pictures, progress
 from support.cautions import cautions, second_types_of_pairs
 from support.devices import explain_memory
 from support.errors import InputError
@@ -94,11 +94,11 @@ def test_a_long_file_is_read_and_printed_in_blocks(form, lines, folder, tmp_path
     assert texts[-1] == (json.loads(last)["text"] if form == "jsonl" else last)
 
 
-@pytest.mark.parametrize("form", train.FORMATS)
+@pytest.mark.parametrize("form", pictures.FORMATS)
 def test_a_list_or_a_page_of_very_many_sentences_is_one_line_that_names_another_form(
     form, tmp_path, folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(train, "MOST_SHOWN", 3)
+    monkeypatch.setattr(pictures, "MOST_SHOWN", 3)
     (tmp_path / "texts.txt").write_text("a rash\n" * 4)
     status = train.main(["--load", str(folder), "--predict", str(tmp_path / "texts.txt"), "--format", form])
     output = capsys.readouterr()

@@ -254,7 +254,7 @@ def train_model(name: str, seed: int, output=None, **functions) -> Trained:
         record["before"] = rates(run, test)
         looks_before = look(run, shown)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(output or io.StringIO()):
-            train.fit(run, splits["train"], splits["dev"], Path(folder))
+            train.fit(run, splits, Path(folder))
             lines = (Path(folder) / "history.jsonl").read_text().splitlines()
         record["history"] = [history_line(json.loads(line)) for line in lines]
         result, _ = train.evaluate(run, splits["test"])
