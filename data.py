@@ -1,6 +1,6 @@
-"""The sentences: wordpieces, spans, negative samples, batches. It holds no model and does not train.
+"""The sentences: wordpieces, spans, negative samples, batches. This file has no model and does not train.
 
-    python data.py --dataset ade      the corpus card: what is in it, and which gold training cannot reach
+    python data.py --dataset ade      the corpus card: what the corpus has, and what training cannot reach
     python data.py --dataset PATH     the same for a folder in a form of docs/corpora.md
 
 `corpora/` reads the corpora. A sentence is made from a record in one place, `sentence_of`."""
@@ -35,7 +35,7 @@ from support.errors import InputError, excerpt, printable, read_each, read_in_tu
 
 @dataclass(frozen=True)
 class Entity:
-    """A typed span of words, [start, end). Two are equal if type and span are, whatever their scores."""
+    """A typed span of words, [start, end). Two are equal if they share type and span, whatever the scores."""
 
     type: str
     start: int
@@ -45,7 +45,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Relation:
-    """A typed, ordered pair of entities [L19]. Two are equal if type and both entities are ("strict")."""
+    """A typed, ordered pair of entities [L19]. Two are equal if they share type and entities ("strict")."""
 
     type: str
     head: Entity
@@ -63,13 +63,13 @@ class Sentence:
     relations: list[Relation] = field(default_factory=list)
     text: str = ""
     offsets: list[tuple[int, int]] = field(default_factory=list)
-    phenomenon: str = ""  # in the toy corpus: which of the paper's three motives it shows
+    phenomenon: str = ""  # in the toy corpus: which of the paper's three problems it shows
     repeated: int = field(default=0, compare=False)  # entities and relations given more than once
 
     def __post_init__(self):
         if not self.offsets:
             self.offsets = find_words(self.words, self.text)
-        if len(self.offsets) < len(self.words):  # there is no text that the words were cut from
+        if len(self.offsets) < len(self.words):  # `text` is not what the words were cut from
             self.text = " ".join(self.words)
             self.offsets = find_words(self.words, self.text)
 
@@ -119,7 +119,7 @@ class Corpus:
 
     @property
     def rule(self) -> str:
-        """The name of the rule by which its words were cut, as far as a rule can tell."""
+        """The name of the rule of `corpora/words.py` that fits the words of train best."""
         return rule_of(self.train)[0]
 
     def types(self, items: str) -> list[str]:
@@ -128,7 +128,7 @@ class Corpus:
 
 
 def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, split: str = "") -> Corpus:
-    """The corpus of that name, fetched if it is not there, or that of a folder, divided as `split` says."""
+    """The corpus of this name, fetched if it is missing, or the corpus in a folder, which `split` divides."""
     if fold and dataset != "ade":
         raise InputError("--fold goes with --dataset ade")
     if split and dataset in READERS:
@@ -140,7 +140,7 @@ def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, spli
 
 
 def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
-    """The corpus of some records by split. `where` they stand is for messages."""
+    """The corpus of some records by split. Messages name the place `where` they are."""
 
     def read_split(split):
         if not records[split]:
@@ -158,7 +158,7 @@ def read_inputs(arguments: list[str], rule: str = "letters") -> Iterator[tuple[S
 
 
 def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Sentence, Sentence | None]:
-    """A sentence and its gold from a text, a list of words, or a record; it may have no words."""
+    """A sentence, and its gold or None, from a text, a list of words or a record. It may have no words."""
     if isinstance(item, str):
         if item and not is_text(item):
             raise InputError(f"{where}: {excerpt(item)}; it must be UTF-8")
@@ -192,7 +192,7 @@ def encode(sentences: list[Sentence], tokenizer, longest: int, where: str = "") 
     A sentence of more than `longest` pieces is never cut: it is an error that names it."""
     if not sentences:
         return []
-    words = [s.words[:longest] for s in sentences]  # a sentence that has more is refused, whatever they are
+    words = [s.words[:longest] for s in sentences]  # a longer sentence is refused below
     pieces = tokenizer(words, is_split_into_words=True).encodings
     if pieces[0].word_ids[0] is not None:
         raise InputError("--encoder: its tokenizer puts nothing before the sentence, where [CLS] must stand")
@@ -236,15 +236,15 @@ class Sampling:
     """How negatives are drawn (§3.4). Each epoch draws its own [L29]."""
 
     max_width: int = 10
-    rate: int = 30  # negatives for each gold sample, and for one in a sentence without any [L13]
-    count: int | None = None  # or this many in each sentence, as SpERT
+    rate: int = 30  # negatives for each gold sample; no gold counts as one [L13]
+    count: int | None = None  # or this many in each sentence, as in SpERT
     among: str = "gold"  # negative pairs: among "gold" spans, or among all "sampled" ones [L13]
     symmetric: tuple[str, ...] = ()  # relation types that hold for both orders of a pair
     seed: int = 0
     epoch: int = 0
 
     def draw(self, available: list, gold: int, sentence: str, stream: str) -> list:
-        """Negatives for `gold` samples, from `available`: none twice, each equally likely.
+        """Draws the negatives that go with `gold` gold samples, from `available` and without replacement.
         The draw is a function of (seed, epoch, sentence, stream): a run can be repeated and resumed [L29]."""
         wanted = self.rate * max(1, gold) if self.count is None else self.count
         rng = random.Random(f"{self.seed} {self.epoch} {sentence} {stream}")
@@ -334,7 +334,7 @@ def predicted_sentences(
 
 @dataclass
 class Batch:
-    """Examples as tensors, padded. The masks say what is padding; whatever stands there changes nothing."""
+    """Examples as padded tensors. The masks are False at padding, and what stands there changes nothing."""
 
     examples: list[Example]
     input_ids: Tensor  # B N
@@ -379,7 +379,7 @@ def mask_of(rows: list[list]) -> Tensor:
 def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
     """The tensors of some examples. Spans of words become spans of wordpieces here [L25]."""
     encoded = [example.encoded for example in examples]
-    # `view` keeps the shape where there is no span, no pair at all; each sentence has a word (0, 1).
+    # `view` keeps the shape if no sentence has a span or a pair. Padding is the first word, (0, 1).
     words = pad([example.spans for example in examples], (0, 1)).view(len(examples), -1, 2).long()
     pairs = pad([example.pairs for example in examples], (0, 0)).view(len(examples), -1, 2).long()
     word_starts, word_ends = pad([e.starts for e in encoded], 0), pad([e.ends for e in encoded], 0)
@@ -405,10 +405,10 @@ def make_batch(examples: list[Example], C: int, pad_id: int = 0) -> Batch:
 
 
 def batches_of(encoded: list[Encoded], size: int, rng: random.Random | None = None) -> list[list[Encoded]]:
-    """The sentences in batches in which little is padding.
-    With `rng` (training): in random order, of similar length within shuffled pools of 32 batches [L34].
-    Without (prediction): the longest first, so that memory is taken once, and within four batches by words,
-    since the spans are of words."""
+    """Divides the sentences into batches of similar length, which need little padding.
+    With `rng` (training), only random pools of 32 batches are sorted, and the batches are shuffled [L34].
+    Without `rng` (prediction), the longest come first, so that memory is allocated once. Groups of four
+    batches are then sorted by number of words, as the number of spans depends on it."""
     if rng:
         order, pool = list(encoded), 32 * size
         rng.shuffle(order)

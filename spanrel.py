@@ -2,14 +2,14 @@
 *Span-based Joint Entity and Relation Extraction with Attention-based Span-specific and Contextual Semantic
 Representations.* Each equation is one function. Its docstring opens with the equation's number and the
 formula as the paper prints it. The signature gives the shapes, and each call checks them. A mark such as
-`[L5]` decides something that the paper leaves open: row L5 of `docs/ledger.md` tells what, and why. This file
+`[L5]` stands where the paper is silent or wrong: row L5 of `docs/ledger.md` tells the choice. This file
 does not read text, draw samples, train or score: `data.py` and `train.py` do. Shapes:
 
     B  sentences of the batch         E  entity types and NoneEntity       C  relation types and NoneRelation
     N  wordpieces; [CLS] is number 0  S  spans of a sentence               P  pairs of spans (relation tuples)
     D  width of the encoder           M  spans that are kept as entities   Q  queries of an attention
     w  width of W_{j+1}               r  width of R_s                      h, q  widths of H_r and R_r
-    H  heads of an attention          c  C, or less in other readings      K, d, d_head  any number
+    H  heads of an attention          c  C, or C - 1 (sigmoid-bce)         K, d, d_head  any number
 Masks are True where something is; padding may hold any valid index. Class 0 is NoneEntity or NoneRelation.
 """
 
@@ -38,12 +38,12 @@ class Config:
     dropout: float = 0.2  # dropout after each hidden layer (§4.2) [L11]
     width_dim: int = 50  # size of a span width embedding (§4.2)
     max_width: int = 10  # widest span, in words (§4.2) [L18]
-    relation_loss: Literal["softmax-bce", "softmax-ce", "sigmoid-bce"] = "softmax-bce"  # reading of L^r [L6]
+    relation_loss: Literal["softmax-bce", "softmax-ce", "sigmoid-bce"] = "softmax-bce"  # form of L^r [L6]
     threshold: float = 0.4  # sigmoid-bce: keep the types with a posterior above this [L6]
     span_weight: float = 0.4  # weight of the span loss in eq. (11)
     relation_weight: float = 0.6  # weight of the relation loss in eq. (11)
-    chunk: int = 2**26  # prediction: most numbers (B N width) of a chunk of spans or pairs
-    most_entities: int = 256  # prediction: of more entities in a sentence, none are paired [L26]
+    chunk: int = 2**26  # prediction: spans and pairs are taken in chunks of about this many numbers
+    most_entities: int = 256  # prediction: no relations in a sentence with more entities than this [L26]
 
 
 # -- Pieces that several equations share ---------------------------------------------------------------------
@@ -66,7 +66,7 @@ def take(rows: Num[Tensor, "B M d"], index: Int[Tensor, "B K"]) -> Num[Tensor, "
 
 
 def masked_softmax(score: Float[Tensor, "*#B N"], mask: Bool[Tensor, "*#B N"]) -> Float[Tensor, "*B N"]:
-    """exp(score) / Σ exp(score) where `mask` is True. Elsewhere 0, so all is 0 where the mask is empty."""
+    """exp(score) / Σ exp(score) where `mask` is True, else 0. A mask that is False everywhere gives zeros."""
     lowest = torch.finfo(score.dtype).min  # not -inf: the softmax of an empty context would be NaN [L5]
     return score.masked_fill(~mask, lowest).softmax(-1).masked_fill(~mask, 0.0)
 
@@ -77,7 +77,7 @@ def posterior(z: Float[Tensor, "*B K"]) -> Float[Tensor, "*B K"]:
 
 
 def mask_inside(spans: Int[Tensor, "B S 2"], N: int) -> Bool[Tensor, "B S N"]:
-    """B_s = [X_i … X_{i+j}], printed X_{i+i} [L2]: which of the N wordpieces are in the span [start, end)."""
+    """Which of the N wordpieces belong to B_s = [X_i … X_{i+j}] (misprinted in the paper [L2])."""
     position = torch.arange(N, device=spans.device)
     return (spans[..., :1] <= position) & (position < spans[..., 1:])
 
@@ -87,7 +87,7 @@ def mask_inside(spans: Int[Tensor, "B S 2"], N: int) -> Bool[Tensor, "B S N"]:
 
 def span_ends(X: Float[Tensor, "B N D"], spans: Int[Tensor, "B S 2"]) -> Float[Tensor, "B S 2*D"]:
     """Eq. (1).  H_s = [X_i ; X_{i+j}]
-    The first and the last wordpiece of each span [start, end) [L25]. One wordpiece is used twice."""
+    The first and the last wordpiece of each span [start, end) [L25]; a single one is used twice."""
     return torch.cat([take(X, spans[..., 0]), take(X, spans[..., 1] - 1)], -1)
 
 
@@ -186,7 +186,7 @@ def sentence_context(
     H_r: Float[Tensor, "B P h"], X: Float[Tensor, "B N D"], is_token: Bool[Tensor, "B N"], attend: nn.Module
 ) -> Float[Tensor, "B P D"]:
     """Eq. (8).  T_r = Attention(H_r, B_S, B_S)
-    B_S is that of eq. (3). It has an attention of its own."""
+    B_S is the same as in eq. (3). The attention has weights of its own."""
     return attend(H_r, X, is_token[:, None])  # [L4]
 
 
@@ -318,7 +318,7 @@ def span_loss(z_s: Float[Tensor, "B S E"], t_s: Int[Tensor, "B S"], is_span: Boo
 
 def softmax_bce(z_r: Float[Tensor, "B P C"], t_r: Float[Tensor, "B P C"]) -> Float[Tensor, "B P"]:
     """-(1/C) Σ_c [t_c log y_c + (1 - t_c) log(1 - y_c)] with y = Softmax(z): the paper read literally [L6].
-    Of the highest type 1 - y_c may round to 0, so the other y are summed; these are at most 1/2."""
+    For the highest y_c, 1 - y_c may round to 0, so the other y are summed. Each of them is at most 1/2."""
     log_y = z_r.log_softmax(-1)
     highest = log_y.argmax(-1, keepdim=True)
     others = log_y.scatter(-1, highest, torch.finfo(log_y.dtype).min)
@@ -360,7 +360,7 @@ class Prediction:
 
 
 class SpanRel(nn.Module):
-    """The whole model of Figure 2, of the functions above. `baselines/` overrides some of its methods.
+    """The whole model of Figure 2, made of the functions above. `baselines/` overrides some of its methods.
     `E` and `C` count the entity and relation types, NoneEntity and NoneRelation included."""
 
     def __init__(self, config: Config, encoder: nn.Module, E: int, C: int):
@@ -371,7 +371,7 @@ class SpanRel(nn.Module):
         self.build_layers(E, C)
 
     def build_layers(self, E: int, C: int):
-        """The layers above X and W [L32]. (3), (7) and (8) have separate attentions [L10]."""
+        """Layers above X and W, as torch starts them [L32]. (3), (7), (8) have separate attentions [L10]."""
         config, hidden, D = self.config, self.config.hidden, self.D
         Attend = ATTENTION[config.attention]
         r, h, q = 4 * D + config.width_dim, 2 * hidden, 4 * hidden
@@ -386,7 +386,7 @@ class SpanRel(nn.Module):
         self.ffnn_r = FFNN(q, C, config.layers, config)  # (10)
 
     def embed(self, input_ids: Ids, attention_mask: Ids, is_token: Tokens) -> Embeddings:
-        """B_S = [X_0 … X_n]: the encoder's embeddings. The rest is 0: a weight of 0 times NaN is NaN."""
+        """B_S = [X_0 … X_n]: the encoder's output. [SEP] and padding become 0, as 0 times NaN is NaN."""
         X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return X.masked_fill(~is_token[..., None], 0.0)
 
@@ -451,13 +451,13 @@ class SpanRel(nn.Module):
 
 
 def in_chunks(function, rows: int, *tensors):
-    """`function` of slices of at most `rows` along dimension 1, joined: it bounds the memory."""
+    """Applies `function` to at most `rows` spans or pairs at a time, and joins the results: less memory."""
     size, rows = tensors[0].shape[1], max(1, rows)
     if size <= rows:
         return function(*tensors)
     for start in range(0, size, rows):
         part = function(*(tensor[:, start : start + rows] for tensor in tensors))
-        if not start:  # made once: parts kept between the tensors of `function` would scatter the memory
+        if not start:  # allocated once: many parts kept until the end would fragment the memory
             whole = part.new_empty(part.shape[0], size, *part.shape[2:])
         whole[:, start : start + rows] = part
     return whole
@@ -465,7 +465,7 @@ def in_chunks(function, rows: int, *tensors):
 
 # -- Shape checks, and the index of the equations ------------------------------------------------------------
 
-if os.environ.get("SPANREL_SHAPES", "on") != "off":  # off saves time
+if os.environ.get("SPANREL_SHAPES", "on") != "off":  # off: the checks take time
     from beartype import beartype
 
     for _owner in (sys.modules[__name__], Attention, *ATTENTION.values(), SpanRel):

@@ -8,7 +8,7 @@
     python train.py --resume RUN                   goes on with a run that was stopped
 
 From Python: `from train import load; load("runs/…").predict(["…"])`. A help line ends with the flag's
-default, and with that of the toy corpus and of --model spert where they have another.
+default, unless it is 0 or empty. "toy" and "spert" mark other defaults: of tiny encoders, of --model spert.
 """
 
 import dataclasses
@@ -56,13 +56,13 @@ from support.tables import introduction
 
 @dataclass
 class Settings:
-    """All that shapes a run. The comment behind a field is its flag's help. "SpERT": from there [L14]."""
+    """All that shapes a run. The comment behind a field is its flag's help. (SpERT): SpERT's value [L14]."""
 
     dataset: str = "toy"  # toy, ade, conll04, ace05, or a folder with train, dev and test
-    split: str = ""  # shares such as 80/10/10, by which a folder without dev and test is divided
+    split: str = ""  # shares such as 80/10/10 that divide a folder without dev and test
     fold: int = 0  # ADE: which of the ten folds is tested (§4.1)
     data_dir: str = "data"  # where corpora are kept; files placed there are used instead of a download
-    encoder: str = "bert-base-cased"  # a name on the hub, a folder, base, tiny, tiny-1 or tiny-2 (§4.2)
+    encoder: str = "bert-base-cased"  # hub name or folder; or random: base, tiny, tiny-1, tiny-2 (§4.2)
     model: Literal["span", "spert"] = "span"  # the paper's model, or its baseline SpERT (§4.3)
     ablate: tuple[Part, ...] = ()  # parts to take away (Tables 3 and 4)
     epochs: int = 20  # passes over the training sentences (SpERT)
@@ -70,21 +70,21 @@ class Settings:
     lr: float = 1e-4  # peak learning rate of the encoder; SpERT's 5e-5 belongs to its batch of 2 [L14]
     head_lr: float = 5e-4  # peak learning rate of the layers above the encoder [L14]
     warmup: float = 0.1  # share of the steps in which the learning rate rises (SpERT)
-    weight_decay: float = 0.01  # AdamW's, except for biases and layer norms (SpERT)
+    weight_decay: float = 0.01  # weight decay of AdamW; none for biases and layer norms (SpERT)
     clip: float = 1.0  # largest norm of the gradient (SpERT)
     negative_rate: int = 30  # negatives for each gold entity or relation of a sentence (§3.4)
-    negative_count: int = 0  # this many negatives in each sentence instead, if not 0
-    pairs_among: Literal["gold", "sampled"] = "gold"  # training pairs: of gold or of all sampled spans [L13]
+    negative_count: int = 0  # if not 0, replaces the rate: negative spans (and pairs) of each sentence
+    pairs_among: Literal["gold", "sampled"] = "gold"  # which spans negative pairs join [L13]
     symmetric: tuple[str, ...] = ()  # relation types without a direction: (a, b) and (b, a) are the same
     train_on_dev: bool = False  # train on train and dev, and keep the last epoch [L14]
-    flat: bool = False  # of predicted entities that overlap, keep the likeliest [L37]
+    flat: bool = False  # keep only the likeliest of predicted entities that overlap [L37]
     least_entity_score: float = 0.0  # keep predicted entities with at least this score
     least_relation_score: float = 0.0  # keep predicted relations with at least this score
-    eval_split: Literal["test", "dev"] = "test"  # the split scored at the end; dev while settings are chosen
-    seed: int = 0  # of weights, order, dropout and negatives
+    eval_split: Literal["test", "dev"] = "test"  # split scored at the end; take dev to choose settings
+    seed: int = 0  # random seed of weights, order, dropout and negatives
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with the loss in float32
-    output: str = ""  # the run's folder, which must not exist yet; else a new one under runs/
+    output: str = ""  # a new folder for the run; without this flag, one under runs/
     config: Config = field(default_factory=Config)
 
     def __post_init__(self):  # from JSON or a command line they are lists
@@ -95,9 +95,10 @@ class Settings:
 FOR_DATASET = {"toy": dict(encoder="tiny")}  # no other corpus needs defaults of its own
 FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with the small encoders of random weights
 FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
+OTHER_DEFAULTS = {"toy": {**FOR_TINY, **FOR_DATASET["toy"]}, "spert": FOR_SPERT}
 
-# The lowest and the highest value of a number; without a row from 0.
-RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # a smaller chunk takes less than 16 MiB, and long
+# The lowest and the highest value of a number. A number without a row here may be 0 to 2^31.
+RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # below this, a chunk saves little memory
 RANGES |= dict.fromkeys(("epochs", "batch_size"), (1, 2**31))
 RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
 RANGES |= dict.fromkeys(("least_entity_score", "least_relation_score"), (0, 1))
@@ -106,9 +107,9 @@ RANGES |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 
 
 
 def settings_of(**given) -> Settings:
-    """Settings from flags by name, those of `Config` among them; dataset and model have defaults."""
+    """Makes the settings from flags by name, also those of `Config`. Flags not given have their defaults."""
     is_spert = given.get("model") == "spert"
-    # Each goes before those above it: SpERT's defaults, the corpus's, the small encoders', the flags.
+    # Later ones override earlier ones: SpERT's defaults, the corpus's, the small encoders', the flags.
     chosen = dict(FOR_SPERT) if is_spert else {}
     chosen |= FOR_DATASET.get(given.get("dataset", "toy"), {})
     if given.get("encoder", chosen.get("encoder")) in encoders.TINY_NAMES:
@@ -126,11 +127,11 @@ def settings_of(**given) -> Settings:
 
 
 def flags_of(settings: Settings) -> dict:
-    """The fewest flags that make these settings, of those that can change the scores. They identify a run."""
+    """The fewest flags that make these settings, without folders, device and chunk. They identify a run."""
     names = {"dataset": settings.dataset, "model": settings.model}
     usual = settings_of(**names, encoder=settings.encoder)
     defaults = {**vars(usual), **vars(usual.config)}
-    # These three chose the defaults of the others; their own are these.
+    # dataset, model and encoder chose the defaults above; these are their own defaults.
     encoder = settings_of(**names).encoder
     defaults |= {"dataset": Settings.dataset, "model": Settings.model, "encoder": encoder}
     if settings.model == "spert":  # it has one learning rate
@@ -192,8 +193,8 @@ class Run:
 
     def predict(self, texts: list | str | dict, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
-        An item can be a text, a list of words, or a record in SpERT's JSON. With `given_entities`, those of
-        the records are taken as they are, and only the relations between them are predicted."""
+        An item can be a text, a list of words, or a record in SpERT's JSON. With `given_entities`, the
+        entities of records are taken as they are, and only relations between them are predicted."""
         if isinstance(texts, (bytes, Path)) or not hasattr(texts, "__iter__"):
             raise InputError(f"predict takes a text, or a list of texts; this is {excerpt(texts)}")
         items, inputs = [texts] if isinstance(texts, (str, dict)) else texts, []
@@ -203,7 +204,7 @@ class Run:
         return self.annotate(self.encode(inputs), given_entities)
 
     def annotate(self, encoded: list[Encoded], given_entities: bool = False) -> list[Sentence]:
-        """Copies of the sentences with what the model finds, in this order. Each process reads its share."""
+        """Copies of the sentences with what the model finds, in their order. Each process reads its share."""
         self.model.eval()
         batches = data.batches_of([e for e in encoded if e.sentence.words], 8)
         share, own_batches = [], batches[rank() :: world_size()]
@@ -227,13 +228,13 @@ class Run:
 
     def save(self, folder: Path):
         """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
-        folders.describe(folder, self)
+        folders.write_description(folder, self)
         write_file(folder / "model.safetensors", save(self.model.state_dict()))
 
 
 def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     """An untrained model for the corpus: the encoder that the settings name, new weights above it.
-    `revision` is that of the hub at which the encoder is wanted; without it, the newest is."""
+    `revision` is the version of the encoder to take from the hub; without it, the name decides."""
     torch.manual_seed(settings.seed)
     name = settings.encoder
     if revision and not Path(name).exists():
@@ -260,7 +261,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         rule = description.get("words", Run.rule)  # a run of an earlier version does not say
         Sentence.from_text("", rule=rule)  # is it a rule?
         model.to(device)
-    except Exception as error:  # whatever the libraries raise on what is not theirs
+    except Exception as error:  # whatever the libraries raise on a file that they cannot read
         raise InputError(f"{folder}: not a whole run: {one_line(error)}") from None
     return Run(settings, model, tokenizer, *types, rule)
 
@@ -341,7 +342,7 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     identity = identity_of(run, splits)  # test is part of what the run is, too
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
-        folders.describe(folder, run)
+        folders.write_description(folder, run)
     print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
     warn(cautions(train, run.tokenizer, settings))
     for epoch in range(len(history) + 1, settings.epochs + 1):
@@ -358,7 +359,7 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
 
 
 def make_optimizer(run: Run, steps: int) -> tuple:
-    """AdamW, a rate for the encoder and one for the layers above, linear warm-up and decay [L14] [L34]."""
+    """AdamW with one rate for the encoder and one for the layers above, which rise, then fall [L14] [L34]."""
     from transformers import get_linear_schedule_with_warmup
 
     settings, groups = run.settings, {}
@@ -372,7 +373,7 @@ def make_optimizer(run: Run, steps: int) -> tuple:
 
 
 def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule) -> dict:
-    """One pass over the sentences, in an order and with negatives of its own; returns the mean losses."""
+    """Trains once on each sentence, in a new order and with new negatives; returns the mean losses."""
     settings, sampling = run.settings, sampling_of(run.settings, epoch)
     parts = data.batches_of(train, settings.batch_size, random.Random(f"{settings.seed} {epoch}"))
     run.model.train()
@@ -392,7 +393,7 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
 
 def train_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """L, L^s and L^r of a batch (eq. 11), the losses in float32.
-    Each process weighs its means by its share of the samples, so that their sum is the mean of all."""
+    Each process weighs its means by its share of the samples, so that the sum over processes is the mean."""
     config = run.settings.config
     with run.autocast():
         z_s, z_r = run.model(*batch.inputs, batch.pairs, batch.arguments)
@@ -404,14 +405,14 @@ def train_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def descend(run: Run, loss: Tensor, optimizer):
-    """One step down the gradient, whose norm is clipped. A norm that is no number is a FloatingPointError."""
+    """Takes one step down the clipped gradient. If its norm is not finite, raises FloatingPointError."""
     loss.backward()
     for weight in run.model.parameters():
         if weight.grad is not None:
             sum_over_processes(weight.grad)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
     if not norm.isfinite():
-        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient no number")
+        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient is not finite")
     optimizer.step()
     optimizer.zero_grad()
 
@@ -424,7 +425,7 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
 
 # -- Command line --------------------------------------------------------------------------------------------
 
-ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are no settings
+ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are not settings
 CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
 SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
 MEMORY = ("chunk", "most_entities")
@@ -432,7 +433,7 @@ FITTING = {  # what can be done with a saved run, and the flags that go with it
     "load": ("predict", "given_entities", "evaluate", "format", "device", *MEMORY, *SELECTION, *CORPUS),
     "resume": ("device", "chunk", "dataset", "data_dir"),
 }
-NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # by a flag, with --load
+NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # the flag that each flag needs
 
 
 def make_train_parser():
@@ -441,20 +442,19 @@ def make_train_parser():
     saved = parser.add_argument_group("a saved run")
     saved.add_argument("--load", metavar="RUN", help="a run to use: its folder, or its name on the hub")
     texts = {"metavar": "TEXT", "nargs": "+", "action": "extend"}
-    saved.add_argument("--predict", **texts, help="with --load: texts, or files: a sentence a line, or JSON")
+    saved.add_argument("--predict", **texts, help="with --load: texts or files (a sentence per line or JSON)")
     given_help = "with --predict: keep the entities of the records, and find their relations"
     saved.add_argument("--given-entities", action="store_true", help=given_help)
     saved.add_argument("--evaluate", action="store_true", help="with --load: score it")
-    saved.add_argument("--format", choices=pictures.FORMATS, help="of predicted sentences (default: text)")
+    saved.add_argument("--format", choices=pictures.FORMATS, help="form of the predictions (default: text)")
     saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
-    other_defaults = {"toy": {**FOR_TINY, **FOR_DATASET["toy"]}, "spert": FOR_SPERT}
-    add_flags(parser.add_argument_group("the run"), Settings, other_defaults)
-    add_flags(parser.add_argument_group("the model"), Config, other_defaults)
+    add_flags(parser.add_argument_group("the run"), Settings, OTHER_DEFAULTS)
+    add_flags(parser.add_argument_group("the model"), Config, OTHER_DEFAULTS)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; returns 0, or 2 after one line on what is wrong."""
+    """Runs the command line; returns the exit status of `run_program`."""
     return run_program(lambda: run_command(vars(make_train_parser().parse_args(arguments))))
 
 
@@ -474,7 +474,7 @@ def run_command(given: dict):
 
 
 def resume(folder: str, given: dict) -> dict:
-    """Goes on with a run from its last checkpoint, to the weights that it would have come to."""
+    """Goes on with a run from its last checkpoint. The weights end up as without the stop."""
     folders.check_unfinished(folder)
     with explain_errors(Path(folder) / "config.json", "what `python train.py` writes"):
         description = folders.read_description(Path(folder))
@@ -495,7 +495,7 @@ def use_run(actions: dict, given: dict):
         given = {"fold": 0, "split": "", **given}
     elif settings.train_on_dev and given.get("eval_split") == "dev":
         raise InputError("--eval-split dev: the run was trained on dev, too")
-    for name, value in given.items():  # the config is the model's own
+    for name, value in given.items():  # the model has the same config object
         setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
     blocks = predict_inputs(run, actions, is_silent=form in pictures.STREAMED and sys.stdout.isatty())
     if "evaluate" in actions:

@@ -41,7 +41,7 @@ class Ablated(WithReading):
         self.ffnn_r = FFNN(q, C, config.layers, config)
 
     def represent_spans(self, X, is_token, spans, widths):
-        """R_s. −SpanSpecific: max pooling of B_s for [F_s ; H_s]. −SentenceLevel: [CLS] for T_s (Table 3)."""
+        """R_s. −SpanSpecific: pooling replaces [F_s ; H_s]. −SentenceLevel: [CLS] replaces T_s (Table 3)."""
         inside = spanrel.mask_inside(spans, X.shape[1])
         W = self.width(widths - 1)
         if hasattr(self, "mlp"):
@@ -56,7 +56,7 @@ class Ablated(WithReading):
         return spanrel.span_representation(T_s, F_s, spanrel.span_ends(X, spans), W)
 
     def represent_pairs(self, X, is_token, spans, R_s, pairs):
-        """R_r. −local: max pooling of B_c for F_r. −SentenceLevel: R_r without FFNN_T(T_r) (Table 4)."""
+        """R_r. −local: max pooling of B_c replaces F_r. −SentenceLevel: R_r without FFNN_T(T_r) (Table 4)."""
         H_r = spanrel.relation_tuple(R_s, pairs, self.ffnn_pair)
         between = spanrel.mask_between(spans, pairs, X.shape[1])
         if "local" in self.ablate:

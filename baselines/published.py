@@ -7,7 +7,7 @@ PRINTED = {
     1: {
         "ace05": {"Multi-turn QA": "84.7 84.9 84.8 | 64.8 56.2 60.2", "DyGIE": "88.4 | 63.2",
                   "multihead": "89.32 89.86 89.59 | 71.22 60.19 65.24"},
-        "conll04": {"Multi-turn QA": "89.0 86.6 87.8 | 69.2 68.2 68.9",  # not their F1 [L31]
+        "conll04": {"Multi-turn QA": "89.0 86.6 87.8 | 69.2 68.2 68.9",  # their F1 is 68.7 [L31]
                     "spert": "88.25 89.64 88.94 | 73.04 70.00 71.47",
                     "multihead": "90.11 90.36 90.23 | 76.96 71.88 74.33"},
         "ade": {"Relation-Metric": "86.16 88.08 87.11 | 77.36 77.25 77.29",
@@ -36,7 +36,7 @@ PRINTED = {
 
 
 def printed_row(number: int, dataset: str, model: str) -> list[list[str]]:
-    """The figures of one row as they are printed, for entities and for relations; empty without a row."""
+    """The figures of one row as they are printed, for entities and for relations; [] if there is no row."""
     row = PRINTED[number].get(dataset, {}).get(model)
     return [part.split() for part in row.split("|")] if row else []
 

@@ -18,8 +18,8 @@ ROW_FORM = "id|sentence|effect|begin|end|drug|begin|end, with offsets in the doc
 
 
 def read(data_dir: Path, fold: int) -> dict:
-    """Test is the fold, dev the next one, train the other eight.
-    SpERT's own `ade_split_K_train.json` and `…_test.json` are used if they lie there; dev is a ninth."""
+    """The fold is test, the next fold is dev, and the other eight are train.
+    SpERT's `ade_split_K_train.json` and `…_test.json` are used if they are there; dev is a ninth of train."""
     if not 0 <= fold <= 9:
         raise InputError(f"--fold {fold}: ADE's folds are 0 to 9")
     train_file, test_file = (data_dir / "ade" / f"ade_split_{fold}_{part}.json" for part in ("train", "test"))
@@ -77,7 +77,7 @@ def make_record(id: str, text: str, pairs: list) -> dict:
 
 
 def offset_of_sentence(text: str, pairs: list) -> int:
-    """The sentence's own offset in its document, with which every mention stands where its text is."""
+    """Where the sentence begins in its document: the one offset at which every mention finds its text."""
     possible = None
     for pair in pairs:
         for name, begin in pair:

@@ -7,11 +7,11 @@ from corpora.offsets import Document, read_documents
 from support.errors import InputError, explain_errors
 from support.files import lines_of, read_text
 
-LINE_FORM = "T1, type start end, text; or R1, type Arg1:T1 Arg2:T2; with tabs for the commas"
+LINE_FORM = "T1, type start end, text; or R1, type Arg1:T1 Arg2:T2; with tabs, not commas"
 
 
 def read(folder: Path) -> list[dict]:
-    """The records of all pairs of a folder and of those in it."""
+    """The records of all pairs of files in a folder and its subfolders."""
     texts = {path.with_suffix("") for path in folder.rglob("*.txt")}
     annotations = {path.with_suffix("") for path in folder.rglob("*.ann")}
     lines = [f"{name}.txt: no {name.name}.ann beside it" for name in sorted(texts - annotations)]

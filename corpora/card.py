@@ -12,14 +12,14 @@ from support.flags import make_parser
 
 def parse_card_flags(arguments: list[str] | None, names: tuple[str, ...]):
     """What the command line of the card asks for. `names` are the corpora that have a name."""
-    parser = make_parser("The corpus card, or all that is wrong with it.", "python data.py [--flag value]")
+    parser = make_parser("What a corpus has, or all that is wrong with it.", "python data.py [--flag value]")
     parser.add_argument("--dataset", default="toy", help=f"{', '.join(names)}, or a folder (default: toy)")
     parser.add_argument("--data-dir", default="data", help="where published corpora are kept (default: data)")
     parser.add_argument("--fold", type=int, default=0, help="ADE's fold, 0 to 9 (default: 0)")
-    parser.add_argument("--split", default="", help="divide a folder that is one set, such as 80/10/10")
+    parser.add_argument("--split", default="", help="shares such as 80/10/10 that divide one set")
     parser.add_argument("--show", type=int, default=0, help="sentences of train to print first (default: 0)")
     parser.add_argument("--max-width", type=int, default=10, help="widest span, in words (default: 10)")
-    parser.add_argument("--encoder", default=None, help="count what this encoder cannot read, too")
+    parser.add_argument("--encoder", default=None, help="also count what this encoder cannot read")
     given = parser.parse_args(arguments)
     if given.max_width < 1 or given.show < 0 or given.encoder == "":
         raise InputError("--max-width must be at least 1, --show at least 0, --encoder a name")
@@ -29,8 +29,8 @@ def parse_card_flags(arguments: list[str] | None, names: tuple[str, ...]):
 def card(
     corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None, longest: int = 0
 ) -> str:
-    """The table. With the sentences `encoded` by a tokenizer, it also counts what its encoder cannot read,
-    which takes `longest` wordpieces."""
+    """The table. If `encoded` sentences are given, it also counts what the encoder cannot read.
+    The encoder takes at most `longest` wordpieces."""
     splits = list(corpus.splits.values())
     splits.append(corpus.train + corpus.dev + corpus.test)
     rows = [(corpus.name, [*corpus.splits, "all"])]
@@ -86,7 +86,7 @@ def card(
         lines.append(f"{printable(title):{column}}{''.join(f'{number:>9}' for number in numbers)}".rstrip())
     rule, share = rule_of(corpus.train)
     share = f"{100 * share:.1f} % of the sentences"
-    lines.append(f"words of a text are cut by {rule}, which finds those of {share}")
+    lines.append(f"texts are cut into words by {rule}, which is right for {share}")
     lines.append(f"entities by width in words  {by_width}")
     if any(map(second_types_of_pairs, splits[-1])):
         lines.append("a Softmax holds one type of a pair: --relation-loss sigmoid-bce holds several")

@@ -25,7 +25,7 @@ def read(data_dir: Path, fold: int) -> dict:
 
 
 def parse(text: str, where) -> list[dict]:
-    """The documents, each behind a line `#doc id` and taken as one sentence; a word a line.
+    """The documents, each behind a line `#doc id` and taken as one sentence, with one word per line.
     A relation stands at the last word of its head and names the last word of its tail."""
     records, related = [], []
     for number, line in enumerate(lines_of(text), 1):

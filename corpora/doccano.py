@@ -1,4 +1,4 @@
-"""doccano's form: a text a line, with entities by characters and relations by the ids of entities."""
+"""doccano's form: one text per line, with entities by characters and relations by the ids of entities."""
 
 from corpora.offsets import Document, read_documents
 from support.errors import InputError, excerpt, explain_errors, keys_of

@@ -15,12 +15,12 @@ def records_of(items: list[tuple]) -> list[dict]:
 
 
 def read_document(number: int, document, where: str) -> list[dict]:
-    """The records of a document, a sentence each. Its numbers count the words of the document, from 0."""
+    """The records of a document, one per sentence. Its numbers count the words of the document, from 0."""
     if type(document) is not dict:
         raise InputError(f"{where}, it is {excerpt(document)}; must have {', '.join(COLUMNS)}")
     for name in COLUMNS:
         if type(document.get(name)) is not list or any(type(row) is not list for row in document[name]):
-            raise InputError(f"{where}, {name}: {value_in(document, name)}; must be lists, one a sentence")
+            raise InputError(f"{where}, {name}: {value_in(document, name)}; must have a list per sentence")
     if len(set(lengths := [len(document[name]) for name in COLUMNS])) > 1:
         raise InputError(f"{where}, {', '.join(COLUMNS)}: of lengths {lengths}; must be equally long")
     key, sentences, shift = document.get("doc_key"), [], 0

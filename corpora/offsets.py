@@ -12,7 +12,7 @@ from support.errors import InputError, read_each, warn
 @dataclass
 class Document:
     """A text with annotations by name: entities (type, start, end) and relations (type, head, tail).
-    `left_out` says why some are not kept. `where` the document stands is for messages."""
+    `left_out` says why some are not kept. Messages name the document by `where`."""
 
     name: str
     text: str
@@ -51,7 +51,7 @@ def records_of(document: Document) -> list[dict]:
 
 
 def add_entities(document: Document, records: list[dict], starts: list[int], offsets: list[list]) -> dict:
-    """Adds those that cover whole words of a line; returns of each its line and its index there, by name."""
+    """Adds entities that cover whole words of one line; returns the line and index of each, by name."""
     places = {}
     for name, (kind, start, end) in document.entities.items():
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(document.text):
@@ -76,7 +76,7 @@ def add_entities(document: Document, records: list[dict], starts: list[int], off
 
 
 def add_relations(document: Document, records: list[dict], places: dict[str, tuple[int, int]]):
-    """Adds those that join two entities of a line. `places` are the line and the index of each entity."""
+    """Adds the relations that join two entities of a line. `places` has the line and index of each entity."""
     for name, (kind, *ends) in document.relations.items():
         missing = [end for end in ends if end not in places]
         unknown = [end for end in missing if end not in document.left_out]

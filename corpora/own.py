@@ -37,7 +37,7 @@ def read(folder: Path, names: tuple[str, ...], split: str = "") -> dict:
 
 
 def path_of(folder: Path, part: str) -> Path:
-    """The file or the subfolder of a split; where there is none, the file that there could be."""
+    """The file or the subfolder of a split; if there is none, the path where PART.json would be."""
     paths = [folder / f"{part}.json", folder / f"{part}.jsonl", folder / part]
     present = [path for path in paths if path.exists()]
     if len(present) > 1:
@@ -74,7 +74,7 @@ def divide(records: list[dict], shares: list[int], folder: Path) -> dict:
 
 def read_inputs(arguments: list[str]):
     """Yields (item, id, place) of each sentence to predict; an item is a text, a list of words, or a record.
-    An argument is a text, or a file. What looks like a file's name is one, even if it is mistyped."""
+    An argument is a text, or a file. What looks like a file's name must be a file."""
     named = [argument for argument in arguments if re.fullmatch(FILE_NAME, argument, re.I)]
     if missing := [name for name in named if not os.path.exists(name)]:
         raise InputError("\n".join(f"{name[:200]}: no such file" for name in missing))
@@ -95,7 +95,7 @@ def read_file(path: Path):
     elif ending in ("", ".txt", ".text"):
         numbered = ((number, line, f"{path}, line {number}") for number, line in read_lines(path))
     else:
-        kinds = ".txt (a sentence a line), .jsonl (a sentence a line in JSON) and .json (a list of them)"
+        kinds = ".txt (one sentence per line), .jsonl (one JSON item per line) and .json (a list)"
         raise InputError(f"{path}: files to predict are {kinds}")
     for number, item, place in numbered:
         yield item, f"{path.name}:{number}", place

@@ -14,10 +14,10 @@ MOST = 10_000  # words of a sentence, and letters of a word: more would hold up 
 
 
 def read_numbered(path: Path) -> list[tuple]:
-    """(number, item, place) of each item in a file: of a JSON list, or of JSON Lines, an item a line.
+    """(number, item, place) of each item in a file: of a JSON list, or of JSON Lines.
     The items are not checked yet. `place` is for messages."""
     text = read_text(path)
-    with explain_errors(path, f"JSON, a list of {FORM}, or one of them a line"):
+    with explain_errors(path, f"JSON, a list of {FORM}, or one such object per line"):
         try:
             content = json.loads(text)
             if content and type(content) is dict:
@@ -51,7 +51,7 @@ def read_records(path: Path) -> list:
 
 
 def checked(items: list[tuple]) -> list[dict]:
-    """The records among (number, record, place). One error lists all that is wrong with them, a line each."""
+    """The records among (number, record, place). One error has a line for each fault."""
     read_each(check_record, [(record, place) for _, record, place in items])
     return [record for _, record, _ in items]
 
@@ -77,7 +77,7 @@ def faults_of_record(record, fewest_words: int = 1) -> list[str]:
     words, entities, relations = (record[name] for name in names)
     faults = []
     if len(words) < fewest_words:
-        faults.append("tokens: empty; a sentence has a word at least")
+        faults.append("tokens: empty; a sentence has at least one word")
     if len(words) > MOST:
         return [f"tokens: {len(words):,} words; a sentence has at most {MOST:,}; split it"]
     for k, word in enumerate(words):
@@ -102,7 +102,7 @@ def faults_of_record(record, fewest_words: int = 1) -> list[str]:
 
 
 def value_in(item: dict, name: str) -> str:
-    """What an object has under a name; where it lacks it, the keys that it has."""
+    """The value that an object has under a name; if it has none, the keys of the object."""
     return excerpt(item[name]) if name in item else f"missing; it has {keys_of(item)}"
 
 
@@ -123,7 +123,7 @@ def faults_of_item(where: str, item, ranges: dict[str, tuple[int, int]], reason:
     for name, (low, high) in ranges.items():
         value = item.get(name)
         if type(value) is not int or not low <= value <= high:
-            right = f"must be an integer from {low} to {high}" if low <= high else "can be nothing"
+            right = f"must be an integer from {low} to {high}" if low <= high else "no value is right"
             faults.append(f"{where}.{name}: {value_in(item, name)}; {right}, since there are {reason}")
     return faults
 

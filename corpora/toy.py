@@ -1,11 +1,11 @@
-"""An embedded corpus like ADE, made by a seeded grammar. Three of four sentences show a motive of §1.
+"""An embedded corpus like ADE, made by a seeded grammar. Three of four sentences show a problem of §1.
 
 span      The type of a compound depends on its head noun: a "cough syrup" is a Drug, a "syrup cough" an
           Adverse-Effect.
-local     Whether a pair is related depends on most of the words between, which stand among other such words:
+local     A pair is related if most test results between its spans are positive. Other results stand near:
           "Aspirin tested positive, negative and positive for rash, and lithium tested negative for tremor."
-sentence  It depends on a word elsewhere: "Rash in a patient on aspirin: rechallenge refuted the suspicion."
-          So does what a substance is: a Drug if it is "given", no entity if it is "measured".
+sentence  A word elsewhere decides: "Rash in a patient on aspirin: rechallenge refuted the suspicion."
+          Such a word also decides about a substance: "given" makes it a Drug, "measured" no entity.
 """
 
 import random
@@ -72,7 +72,7 @@ def read(data_dir=None, fold: int = 0, seed: int = 2020, sizes=(600, 100, 400)) 
     rng = random.Random(seed)
     phenomena = list(PATTERNS)
     records: dict[str, dict] = {}
-    while len(records) < sum(sizes):  # a sentence that was made before is made again
+    while len(records) < sum(sizes):  # a sentence that exists already is not counted
         number = len(records)
         record = make_record(rng, phenomena[number % len(phenomena)], f"toy-{number}")
         records.setdefault(" ".join(record["tokens"]), record)

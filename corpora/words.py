@@ -45,8 +45,8 @@ def find_words(words: list[str], text: str) -> list[tuple[int, int]]:
 
 def rule_of(sentences: list) -> tuple[str, float]:
     """The rule by which a corpus was cut, and the share of its sentences whose words it finds in their text.
-    It is the first rule that finds those of 99 in 100 sentences, else the one that does so most often. But
-    "blanks" comes last, unless the others fail in a tenth: on words joined by blanks it cannot fail."""
+    It is the first rule that fits 99 % of the sentences, else the rule that fits most. "blanks" is taken only
+    if every other rule fails in more than a tenth, as it always fits words that are joined by blanks."""
     shares = {}
     for rule in RULES:
         hits = sum(cut_words(s.text, rule) == s.offsets for s in sentences)

@@ -10,13 +10,13 @@ def unknown_words(encoded, unknown_id: int) -> int:
 
 
 def second_types_of_pairs(sentence, symmetric: tuple[str, ...] = ()) -> int:
-    """How many relations join a pair that another one joins. A symmetric one has two pairs to choose from."""
+    """How many relations join a pair that an earlier relation joins. Symmetric types are not counted."""
     relations = [relation for relation in sentence.relations if relation.type not in symmetric]
     return len(relations) - len({(relation.head, relation.tail) for relation in relations})
 
 
 def cautions(train: list, tokenizer, settings) -> list[str]:
-    """What of the encoded sentences of train a run of these settings must lose."""
+    """The warnings of a run: what it loses of its encoded training sentences."""
     lines = []
     words = sum(len(encoded.sentence.words) for encoded in train)
     unknown = sum(unknown_words(encoded, tokenizer.unk_token_id) for encoded in train)

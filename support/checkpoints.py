@@ -43,7 +43,7 @@ def check_identity(now: dict, then: dict):
 
 def load_model(path: Path, build: Callable):
     """The model that `build()` makes, with the weights in a file, if they have its shapes.
-    It is made on a device that holds nothing first, so that other weights take no memory."""
+    First it is made on torch's meta device, which takes no memory, to compare the shapes."""
     with safe_open(path, "pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):
@@ -60,9 +60,9 @@ def load_model(path: Path, build: Callable):
 def finish_epoch(
     folder: Path, model, optimizer, schedule, device: torch.device, identity: dict, history: list[dict]
 ):
-    """Writes the weights of an epoch that is the best so far, the history, and the checkpoint, which names
-    both. Only then the weights of other epochs go: a run that is stopped before goes on from the last
-    checkpoint, whose best weights are still there."""
+    """Writes the weights if this epoch is the best so far, then the history, then the checkpoint.
+    It removes the weights of other epochs last. So a run that is stopped in between can go on from the
+    earlier checkpoint, whose best weights are still there."""
     best, epoch = folders.best_line(history)["epoch"], len(history)
     if rank() == 0:
         if best == epoch:
@@ -104,7 +104,7 @@ def go_on(path: Path, model, optimizer, schedule, device: torch.device, identity
             notes = json.loads(file.metadata()["state"])
         check_identity(identity, notes["identity"])
         restore(tensors, notes, model, optimizer, schedule, device)
-    except Exception as error:  # whatever safetensors, json or torch raise on what is not theirs
+    except Exception as error:  # whatever safetensors, json or torch raise on a wrong file
         advice = "move it away, and --resume begins anew"
         raise NotResumable(f"{path}: not a checkpoint of this run ({one_line(error)}); {advice}") from None
     return notes["history"]

@@ -25,14 +25,14 @@ RANDOM = {
 }
 
 TINY_NAMES = ("tiny", "tiny-1", "tiny-2")
-MOST_LAYERS = 1000  # as of a FFNN
+MOST_LAYERS = 1000  # the same limit as --layers has
 
 
 def silence_transformers():
-    """Its reports name weights that nothing here uses."""
+    """Turns off the reports of transformers, which name weights that nothing here uses."""
     try:
         import transformers
-    except ValueError as error:  # it reads them when it is imported
+    except ValueError as error:  # it reads the HF_ variables on import
         advice = "set HF_ENDPOINT and the other HF_ variables right, or unset them"
         raise InputError(f"transformers cannot be used ({one_line(error)}): {advice}") from None
 
@@ -98,7 +98,7 @@ def load_tokenizer(folder: str | Path):
         if part.get("type") == "ByteLevel" and not part["add_prefix_space"]:
             blank = normalizers.Prepend(" ")
             earlier = [backend.normalizer] if backend.normalizer else []
-            if str(blank) not in str(earlier):  # it is there in what this function gave, and was saved
+            if str(blank) not in str(earlier):  # a tokenizer saved by a run has it already
                 backend.normalizer = normalizers.Sequence([*earlier, blank])
     return tokenizer
 
@@ -122,20 +122,20 @@ def check_vocabulary(tokenizer, encoder: nn.Module):
     pieces, rows = 1 + max(ids), encoder.get_input_embeddings().weight.shape[0]
     if pieces > rows or 2 * pieces < rows or pieces <= len(tokenizer.all_special_tokens):
         right = "the vocabulary's file (tokenizer.json, vocab.txt) must lie there"
-        raise InputError(f"its vocabulary has {pieces:,} pieces, and the encoder {rows:,}; {right}")
+        raise InputError(f"its vocabulary has {pieces:,} pieces, and the encoder has {rows:,}; {right}")
 
 
 def check_reading(tokenizer, words: list[str]):
-    """Refuses a tokenizer that reads a word otherwise in another place, or once it was saved."""
+    """Refuses a tokenizer that reads a word differently in another place, or after it was saved."""
     with TemporaryDirectory() as folder:
         save_tokenizer(tokenizer, Path(folder))
         saved = load_tokenizer(folder)
     first, second = pieces_of(tokenizer, words, 0), pieces_of(tokenizer, words, 1)
     for word, *readings in zip(words, first, second, pieces_of(saved, words, 0)):
         if readings[0] != readings[1]:
-            raise InputError(f"its tokenizer reads {word!r} otherwise behind another word")
+            raise InputError(f"its tokenizer reads {word!r} differently after another word")
         if readings[0] != readings[2]:
-            raise InputError(f"its tokenizer reads {word!r} otherwise once it was saved")
+            raise InputError(f"its tokenizer reads {word!r} differently after it was saved")
 
 
 def pieces_of(tokenizer, words: list[str], place: int) -> list[list[int]]:

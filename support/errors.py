@@ -27,7 +27,7 @@ class InputError(ValueError):
 
 
 def printable(text: str, most: int = 10**9) -> str:
-    """A text from a file or a flag as a terminal can show it: in one line, and without what it would obey.
+    """A text from a file or a flag as a terminal can show it: in one line, and without control codes.
     Control characters and marks that turn the direction are escaped; beyond `most` characters it is cut."""
     if not text.isprintable():
         text = "".join(map(escape_letter, text))
@@ -69,8 +69,8 @@ def end_quietly():
 
 @contextmanager
 def signals_as_errors():
-    """Lets each signal that ends a program raise an exception: a line on what is kept, and a status.
-    More of them within a second are the same wish, and do not disturb the end."""
+    """Makes each signal that ends a program raise an exception, which carries an exit status.
+    A second signal within one second is ignored, so that it does not disturb the end."""
     usual, heeded = {}, [-math.inf]
 
     def stop(kind, number, frame):
@@ -89,13 +89,13 @@ def signals_as_errors():
         for number, handler in usual.items():
             if handler == signal.SIG_DFL and number == signal.SIGINT:  # `end_quietly` is over
                 handler = signal.default_int_handler
-            if number != signal.SIGINT or len(heeded) == 1:  # else more of them are the same wish still
+            if number != signal.SIGINT or len(heeded) == 1:  # else a second Ctrl-C is still ignored
                 signal.signal(number, handler)
 
 
 def first_lines(lines: list[str], most: int = 20) -> str:
     """The first lines, and how many more there are.
-    Lines of one kind differ in their file, in numbers (but not in those of fields) and in what is quoted."""
+    Lines are of one kind if they differ only in file, quoted text, or numbers that are not field indexes."""
     more = lines[most:]
     if not more:
         return "\n".join(lines)
@@ -105,7 +105,7 @@ def first_lines(lines: list[str], most: int = 20) -> str:
 
 
 def warn(lines: list[str]):
-    """Prints to stderr what is not wrong, but must not pass in silence; of several processes, one does."""
+    """Prints warnings to stderr. Of several processes, only the first one prints."""
     if lines and os.environ.get("RANK", "0") == "0":
         print(InputError("\n".join(lines)), file=sys.stderr)
 
@@ -123,13 +123,13 @@ def explain_errors(where, form: str):
 
 
 def read_each(read, items) -> list:
-    """`read(*item)` of each item. If some are wrong, one error lists all that is wrong, a line each."""
+    """`read(*item)` of each item. If some are wrong, one error has a line for each fault."""
     return list(read_in_turn(read, items))
 
 
 def read_in_turn(read, items):
-    """Yields what `read_each` returns, one by one. Behind an error the rest is read for its errors alone,
-    unless they are thousands."""
+    """Yields what `read_each` returns, one by one. After an error the rest is only read to
+    list its errors, too, up to 10,000."""
     lines = []
     try:
         for item in items:
@@ -191,9 +191,9 @@ def explain_output(error: OSError) -> InputError | Unread:
 
 
 def run_program(action) -> int:
-    """Runs `action()` and returns the exit status: 0; 2 after one line about an error; 128 + signal.
-    Of several processes the first prints. Another one waits before it does: if the first has failed, too,
-    torchrun ends it meanwhile."""
+    """Runs `action()` and returns the exit status: 0; 2 after printing an error; 128 + signal.
+    Of several processes the first prints. The others wait before they print: if the first one failed, too,
+    torchrun ends them meanwhile."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # where it was closed
     if hasattr(sys.stdout, "reconfigure"):  # a notebook's cannot
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that have no é

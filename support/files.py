@@ -23,7 +23,7 @@ def read_text(path: Path, exact: bool = False) -> str:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; save it as .jsonl, a record a line")
+            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; to predict from it, save it as .jsonl")
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
@@ -116,7 +116,7 @@ def fetch(path: Path, address: str, sha256: str, host: str = "https://raw.github
         if (other := hashlib.sha256(content).hexdigest()) != sha256:
             raise InputError(f"its SHA-256 is {other}, not {sha256}")
         path.parent.mkdir(parents=True, exist_ok=True)
-    except Exception as error:  # whatever the network, the proxy and the server bring about
+    except Exception as error:  # whatever the network, the proxy or the server raises
         reason = f"{host}/{address} cannot be fetched ({one_line(error)})"
         advice = "put the file there by hand, or start without it: python train.py"
         raise InputError(f"{path} is not there, and {reason}: {advice}") from None

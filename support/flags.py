@@ -1,4 +1,4 @@
-"""Flags from dataclasses: a field is a flag, its type the values, the comment behind it the line of help."""
+"""Flags from dataclasses: each field is a flag, its type gives the values, its comment is the help."""
 
 import argparse
 import inspect
@@ -23,7 +23,7 @@ def help_lines(kind) -> dict[str, str]:
 
 def add_flags(group, kind, other_defaults: dict[str, dict]):
     """Adds a flag for each commented field of a dataclass.
-    The help names its default, and those of `other_defaults`, by title and field."""
+    The help names its defaults, those of `other_defaults` too, except 0, empty and False."""
     types = get_type_hints(kind)
     for name, help_text in help_lines(kind).items():
         notes = []
@@ -107,7 +107,7 @@ def check_fitting(actions: dict, given: dict, fitting: dict[str, tuple[str, ...]
             raise InputError(f"{flag_of(name)} goes with --{next(iter(fitting))} RUN")
         if mode and name != mode and name not in fitting[mode]:
             others = ", ".join(map(flag_of, fitting[mode]))
-            raise InputError(f"{flag_of(name)} does not go with --{mode}, but: {others}")
+            raise InputError(f"{flag_of(name)} does not go with --{mode}; these do: {others}")
         if mode == next(iter(fitting)) and needed.get(name, name) not in actions | given:
             raise InputError(f"{flag_of(name)} goes with --{mode} RUN {flag_of(needed[name])}")
 

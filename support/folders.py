@@ -77,8 +77,8 @@ def locate_run(name: str | Path) -> Path:
     return folder
 
 
-def describe(folder: Path, run):
-    """Writes all that a run is but its weights, config.json last: where that is, it can be resumed."""
+def write_description(folder: Path, run):
+    """Writes a run without its weights. config.json comes last: once it is there, the run can be resumed."""
     save_tokenizer(run.tokenizer, folder)
     description = {
         "settings": dataclasses.asdict(run.settings),
@@ -128,7 +128,7 @@ def settle_best(folder: Path, epoch: int):
 
 
 def write_results(folder: Path, result: dict, predicted: list):
-    """Writes what a run has come to; then nothing is left to go on with."""
+    """Writes the predictions and the scores of a run, and removes its checkpoint."""
     write_file(folder / "predictions.json", json.dumps([s.to_record() for s in predicted]).encode())
     write_file(folder / "metrics.json", json.dumps(result, indent=1).encode())
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def read_history(folder: Path) -> list[dict]:
     path = folder / "history.jsonl"
     if not path.exists():
         return []
-    with explain_errors(path, "an epoch a line, as `python train.py` writes it"):
+    with explain_errors(path, "one epoch per line, as `python train.py` writes it"):
         history = [json.loads(line) for line in lines_of(read_text(path))]
         sum(line["seconds"] for line in history)  # is each a line of an epoch?
     return history
@@ -200,7 +200,7 @@ def explain_step(place: str, batch):
 
 @contextmanager
 def explain_interruption(folder: Path):
-    """Whatever ends a run before its end is told with what was kept, and how to go on."""
+    """Adds what was kept, and how to go on, to the error that stops a run."""
     try:
         yield
     except NotResumable:

@@ -12,7 +12,7 @@ PATIENCE = 30  # seconds until the hub has listed the files of a repository
 
 def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable, advice: str) -> Path:
     """The folder of the hub's copy of "user/name" or "user/name@revision", fetched if it is not here whole.
-    Of the weights it brings safetensors where there are any. Without a network this takes seconds, not
+    It fetches weights as safetensors where there are any. Without a network this takes seconds, not
     minutes of retries. `flag` and `advice` are for messages."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError

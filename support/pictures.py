@@ -57,7 +57,7 @@ def describe(sentence, item) -> str:
 
 
 def show(sentence, gold=None, colour: bool = False) -> str:
-    """A sentence as text, an entity or relation a line; where gold is known: = right, + wrong, - missed."""
+    """A sentence as text, a line per entity or relation; where gold is known: = right, + wrong, - missed."""
     marks = marked(sentence.entities, gold and gold.entities)
     marks += marked(sentence.relations, gold and gold.relations)
     lines = [f"\n{printable(sentence.text)}"]
@@ -151,8 +151,8 @@ def stack_lines(lines: list[Line]) -> int:
 
 def picture(sentence, gold=None) -> str:
     """The sentence as SVG: entities on coloured ground over brackets, relations as arcs to their tails.
-    Where gold is known: = and solid is right, + and dashed wrong, - and dotted missed. It holds no script.
-    Of thousands the first are drawn, and it says how many are not."""
+    Where gold is known: = and solid are right, + and dashed are wrong, - and dotted are missed.
+    At most 1,000 entities and 1,000 relations are drawn; it says how many are not. It has no script."""
     places = place_words(sentence)
     words, brackets, arcs = defaultdict(list), defaultdict(list), defaultdict(list)  # by row
     for word, place in zip(sentence.words, places):
@@ -207,7 +207,7 @@ def draw_row(sentence, placed_words: list[tuple], brackets: list[Line], arcs: li
 
 
 def draw_line(sentence, line: Line, path: str, x: int, y: int) -> str:
-    """A line in the manner of its mark, with its label at x, y; a pointer there is shown its item."""
+    """A line in the manner of its mark, with its label at x, y; the mouse shows its item."""
     title = escape(describe(sentence, line.item))
     pen = f'stroke="{line.mark.colour}" stroke-width="1.5" stroke-dasharray="{line.mark.dashes}"'
     label = f'<text x="{x}" y="{y}" font-size="11" fill="{line.mark.colour}">{escape(line.label)}</text>'
@@ -253,6 +253,6 @@ def print_blocks(blocks, form: str, title: str):
         else:
             shown += pairs
         if len(shown) > MOST_SHOWN:
-            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl any number")
+            raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl has no limit")
     if form not in STREAMED:
         print(render(shown, form, f"{title}: {len(shown)} sentences", is_terminal))

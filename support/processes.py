@@ -40,7 +40,7 @@ def join_processes():
     try:
         distributed.init_process_group()
     except Exception as error:  # torch.distributed raises whatever its backends do
-        raise InputError(f"WORLD_SIZE is set, but not as torchrun does: {one_line(error)}") from None
+        raise InputError(f"WORLD_SIZE is set, but not as torchrun sets it: {one_line(error)}") from None
     atexit.register(distributed.destroy_process_group)
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
@@ -49,7 +49,7 @@ def join_processes():
 
 
 def gather(value) -> list:
-    """What each process brings, for all of them, by their numbers."""
+    """The values of all processes, in the order of their numbers. All processes get the list."""
     values = [value] * world_size()
     if world_size() > 1:
         distributed.all_gather_object(values, value)

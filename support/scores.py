@@ -32,7 +32,7 @@ def boundary_keys(sentence) -> set[tuple]:
 
 
 def tally(gold: list[set], predicted: list[set]) -> dict:
-    """Scores by type, their micro and their macro average, of sets of items (type, …), one set a sentence.
+    """Scores by type, their micro and their macro average, of sets of items (type, …), a set per sentence.
     Macro is the mean of P, R and F1 over the types that are in gold or predicted [L21]."""
     counts = {"gold": Counter(), "predicted": Counter(), "correct": Counter()}
     for gold_items, predicted_items in zip(gold, predicted, strict=True):

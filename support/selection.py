@@ -5,7 +5,7 @@ import dataclasses
 
 def select(sentence, settings):
     """A predicted sentence without what the settings leave out: scores too low, overlaps, a relation twice.
-    What was given has no score, and stays."""
+    Entities that were given have no score, and are kept."""
     entities = [e for e in sentence.entities if e.score is None or e.score >= settings.least_entity_score]
     if settings.flat and all(entity.score is not None for entity in entities):
         entities = likeliest(entities)

@@ -40,7 +40,7 @@ def final_table(settings, method: str, result: dict, printed: list[dict]) -> str
     if printed and settings.eval_split == "test":
         rows.append((f"the paper, {method}", *printed))
     rows = [(printable(title), *scores) for title, *scores in rows]
-    width = max(34, *(len(title) + 1 for title, _, _ in rows))  # of a name that is cut two may look the same
+    width = max(34, *(len(title) + 1 for title, _, _ in rows))  # titles are never cut, so all differ
     lines = [f"{'':{width}}{'entity P':>8}{'R':>8}{'F1':>8}  {'rel. P':>8}{'R':>8}{'F1':>8}"]
     lines += [f"{title:{width}}{cells_of(left)}  {cells_of(right)}".rstrip() for title, left, right in rows]
     return "\n".join([*lines, *map(printable, remarks(settings.eval_split, result))])

@@ -141,10 +141,10 @@ DYGIE_WRONG = [  # the change of a document, and what is said of it
         r"0, null, null, .*\[start, end, start, end, type\]",
     ),
     ({"relations": [[[0, 0, 0, 0, "X"]], []]}, "relations.0.: joins an entity with itself"),
-    ({"relations": None}, "relations: null; must be lists, one a sentence"),
-    ({"sentences": 3}, "sentences: 3; must be lists, one a sentence"),
+    ({"relations": None}, "relations: null; must have a list per sentence"),
+    ({"sentences": 3}, "sentences: 3; must have a list per sentence"),
     ({"ner": []}, "sentences, ner, relations: of lengths .2, 0, 2.; must be equally long"),
-    ({"sentences": ["abc", ["d"]]}, "sentences: .* must be lists, one a sentence"),
+    ({"sentences": ["abc", ["d"]]}, "sentences: .* must have a list per sentence"),
     (
         {"sentences": [["a", 3, "c"], ["d"]], "ner": [[], []], "relations": [[], []]},
         "tokens.1.: 3; must be a word",

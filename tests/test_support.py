@@ -139,12 +139,12 @@ def test_a_tokenizer_that_reads_a_word_in_two_ways_is_refused(tmp_path, monkeypa
     byte_level_encoder(tmp_path)
     usual = encoders.load_tokenizer
     monkeypatch.setattr(encoders, "pieces_of", lambda tokenizer, words, place: [[place] for _ in words])
-    with pytest.raises(InputError, match="its tokenizer reads '.*' otherwise behind another word$"):
+    with pytest.raises(InputError, match="its tokenizer reads '.*' differently after another word$"):
         encoders.load_encoder(str(tmp_path), WORDS)
     monkeypatch.undo()
     loads = iter([usual(tmp_path), encoders.learn_tokenizer(WORDS)])
     monkeypatch.setattr(encoders, "load_tokenizer", lambda folder: next(loads))
-    with pytest.raises(InputError, match="its tokenizer reads '.*' otherwise once it was saved$"):
+    with pytest.raises(InputError, match="its tokenizer reads '.*' differently after it was saved$"):
         encoders.load_encoder(str(tmp_path), WORDS)
 
 
@@ -160,7 +160,7 @@ def test_a_vocabulary_that_is_not_the_encoders_is_refused(pieces, rows):
             return {"input_ids": [0]}
 
     encoder = random_encoder("bert", vocab_size=rows, **SIZES)
-    with pytest.raises(InputError, match=f"^its vocabulary has {pieces} pieces, and the encoder {rows}; "):
+    with pytest.raises(InputError, match=f"^its vocabulary has {pieces} pieces, .* encoder has {rows}; "):
         encoders.check_vocabulary(Tokenizer(), encoder)
 
 
@@ -364,9 +364,9 @@ def test_a_value_that_a_field_cannot_have_is_one_line(given, message):
     "actions, given, message",
     [
         ({"slices": 3}, {}, "--slices goes with --bake RUN"),
-        ({"bake": "x"}, {"steam": True}, "--steam does not go with --bake, but: --slices, --heat"),
-        ({"clean": "x", "slices": 3}, {}, "--slices does not go with --clean, but: --heat"),
-        ({"bake": "x", "clean": "x"}, {}, "--clean does not go with --bake, but: --slices, --heat"),
+        ({"bake": "x"}, {"steam": True}, "--steam does not go with --bake; these do: --slices, --heat"),
+        ({"clean": "x", "slices": 3}, {}, "--slices does not go with --clean; these do: --heat"),
+        ({"bake": "x", "clean": "x"}, {}, "--clean does not go with --bake; these do: --slices, --heat"),
         ({"bake": "x", "slices": 3}, {}, "--slices goes with --bake RUN --heat"),
     ],
     ids=str,
@@ -458,7 +458,9 @@ def test_a_signal_sent_five_times_is_one_line_and_one_status(name, status):
             process.send_signal(getattr(signal, name))
             time.sleep(0.01)
         _, printed = process.communicate(timeout=60)
-    assert (process.returncode, printed) == (status, "stopped\n")
+    # One that arrives in Python's last moments ends the process itself: a shell makes the same status of it.
+    code = process.returncode
+    assert (128 - code if code < 0 else code, printed) == (status, "stopped\n")
 
 
 @pytest.mark.parametrize("command", [["train.py"], ["data.py"], ["-m", "tools.report", "x"]])
@@ -630,7 +632,7 @@ def test_the_history_of_a_run_is_a_line_an_epoch(tmp_path):
 @pytest.mark.parametrize("text", ["{", "3", "[]", "{}", '{"seconds": "x"}', "\x00"])
 def test_a_history_of_something_else_is_one_line(tmp_path, text):
     (tmp_path / "history.jsonl").write_text(text)
-    with pytest.raises(InputError, match=f"^{tmp_path}/history.jsonl: .* must be an epoch a line") as error:
+    with pytest.raises(InputError, match=f"^{tmp_path}/history.jsonl: .* one epoch per line") as error:
         folders.read_history(tmp_path)
     assert len(error.value.lines) == 1
 

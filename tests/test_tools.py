@@ -349,6 +349,14 @@ def test_seeds_are_averaged_within_a_fold_and_then_the_folds():
     assert row[5:10] == [50, 50, 50, "50.00 ± 70.71", "0.00 ± 0.00"]
 
 
+def test_a_toy_run_on_dev_stands_in_no_table_of_test_splits():
+    runs = [partly_right_run({"eval_split": split}, rights=20) for split in ("test", "dev")]
+    groups = {run.command: [run] for run in runs}
+    for number in report.TITLES:
+        commands = {row.command for row in report.table_rows(number, groups, with_all=False)}
+        assert runs[1].command not in commands
+
+
 # -- The benchmark -------------------------------------------------------------------------------------------
 
 
@@ -369,6 +377,13 @@ def test_benchmark_sets_the_model_beside_its_encoder(tmp_path, capsys, small_toy
     assert growth == [(20, 2, 2), (40, 2, 2), (40, 200, 39800)]
     assert benchmark.main(arguments) == 2
     assert "cost.json: it must be a new file" in capsys.readouterr().err
+
+
+def test_benchmark_reads_a_set_that_split_divides(tmp_path, monkeypatch):
+    (tmp_path / "one.json").write_text(json.dumps([sentence.to_record() for sentence in SMALL.train]))
+    for name in ("growth", "prediction_cost", "training_cost", "cost_table"):
+        monkeypatch.setattr(benchmark, name, lambda *_: {})
+    assert benchmark.main(["--dataset", str(tmp_path), "--split", "60/20/20", "--encoder", "tiny"]) == 0
 
 
 def test_benchmark_predicts_with_the_gold_entities_whatever_the_model_says(monkeypatch):

@@ -814,7 +814,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_sentences(
     assert line.startswith("epoch 2, step 2: the loss is ")
     assert ("the loss is nan" in line) == (part == "loss")
     advice = "start anew with a lower --lr, or with --precision fp32"  # --resume would meet it again
-    assert line.endswith(f"gradient no number, on the sentences {', '.join(ids)}; {advice}")
+    assert line.endswith(f"gradient is not finite, on the sentences {', '.join(ids)}; {advice}")
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == kept[-1] and len(kept) == 1
 
 

@@ -105,7 +105,7 @@ def test_a_list_or_a_page_of_very_many_sentences_is_one_line_that_names_another_
     if form in ("text", "jsonl"):
         assert status == 0 and output.out.count("a rash") >= 4
     else:
-        message = f"--format {form} holds 3 sentences at most; jsonl any number"
+        message = f"--format {form} holds 3 sentences at most; jsonl has no limit"
         assert status == 2 and not output.out and output.err.splitlines()[-1] == message
 
 

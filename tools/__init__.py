@@ -4,5 +4,5 @@ import sys
 
 from support.errors import end_quietly
 
-if sys.argv[0] == "-m":  # while Python looks for the program
+if sys.argv[0] == "-m":  # Python imports this before the program
     end_quietly()

@@ -2,7 +2,7 @@
 
     python -m tools.benchmark --dataset ade --encoder base        the flags are those of train.py
 
-The encoder is the floor: nothing in the paper can cost less than BERT does. `--output` is a new JSON file."""
+Each model must run its encoder, so none can cost less than that. Here `--output` is a new JSON file."""
 
 import collections
 import itertools
@@ -17,6 +17,7 @@ import torch
 from torch.utils.benchmark.utils.timer import timer  # it waits until the device has done what it was given
 
 import data
+import train
 from data import Batch, Encoded, Entity, Sentence
 from spanrel import Config
 from support.devices import hardware_of, peak_memory, reset_peak
@@ -25,20 +26,19 @@ from support.errors import InputError, run_program
 from support.files import write_file
 from support.flags import add_flags, command_of, make_parser
 from support.processes import processes_started
-from train import Run, Settings, begin, descend, flags_of, sampling_of, settings_of, train_step
+from train import OTHER_DEFAULTS, Run, Settings, descend, flags_of, sampling_of, settings_of, train_step
 
 
 def benchmark(settings: Settings) -> dict:
-    """The figures of the table that `cost_table` prints."""
+    """Measures, prints the table that `cost_table` makes, and returns its figures."""
     if processes_started() > 1:
         raise InputError("the benchmark is for one process: start it without torchrun")
     path = Path(settings.output or "new.json")
     if path.exists() or not path.parent.is_dir():
         raise InputError(f"--output {path}: it must be a new file, in a folder that is there")
-    run, splits = begin(settings)
+    run, splits = train.begin(settings)
     started = time.perf_counter()
-    corpus = data.read_corpus(settings.dataset, settings.data_dir, settings.fold)
-    for sentences in corpus.splits.values():
+    for sentences in train.corpus_of_run(settings).splits.values():
         run.encode(sentences)
     result = {"reading": time.perf_counter() - started, "hardware": hardware_of(run.device)}
     result["command"] = command_of(flags_of(settings)).replace("train.py", "-m tools.benchmark")
@@ -67,8 +67,8 @@ def training_cost(run: Run, encoded: list[Encoded], steps: int = 12) -> dict:
 
 def prediction_cost(run: Run, encoded: list[Encoded]) -> dict:
     """Prediction, from wordpieces to sentences, beside the encoder alone.
-    The entities kept are the gold ones, whatever their scores: an untrained model would keep most spans,
-    and what it would cost is their million pairs."""
+    Exactly the gold entities are kept: an untrained model would keep most spans, and the cost would be
+    that of their millions of pairs."""
     batches = [run.prediction_batch(part) for part in data.batches_of(encoded, 8)]
     z_s = itertools.cycle([gold_scores(run, batch) for batch in batches])
     run.model.eval()
@@ -165,7 +165,7 @@ def make_benchmark_parser():
     """The command line: the flags of train.py."""
     parser = make_parser(__doc__, "python -m tools.benchmark [--flag value ...]; --help lists the flags")
     for kind in (Settings, Config):
-        add_flags(parser, kind, {})
+        add_flags(parser, kind, OTHER_DEFAULTS)
     return parser
 
 

@@ -1,11 +1,11 @@
-"""Runs beside the paper's Tables 1 to 4, and how far the full model is ahead of each other model.
+"""Runs beside the paper's Tables 1 to 4, and how far the full model is ahead of the others.
 
-    python -m tools.report RUN [RUN …]                run folders, or files of records as docs/results.json
-    python -m tools.report docs/results.json --all    with the rows of the paper of which nothing was run
+    python -m tools.report RUN [RUN …]                run folders, or files such as docs/results.json
+    python -m tools.report docs/results.json --all    also the paper's rows that were not run
 
-Runs that differ in seed or fold alone stand in one row: the mean over the seeds of each fold, then over
-folds, ± the standard deviation over folds, or over the seeds of a single one. Intervals are those of a
-bootstrap that draws the sentences, the same ones for two models (Koehn 2004), and the seeds of each model."""
+Runs that differ only in seed or fold share a row: the mean over the seeds of each fold, then over folds,
+± the standard deviation over folds, or over the seeds if there is one fold. Intervals come from a bootstrap:
+it draws sentences, the same ones for both models (Koehn 2004), and the seeds of each model."""
 
 import json
 import os
@@ -38,7 +38,7 @@ TITLES = {
 TASKS = ("entity", "relation")
 RESAMPLES = 10_000
 FORM = "what a run writes at its end, or a list of such records (docs/results.json)"
-# The parts of a record that are read, if they are there: a number has a range, a text a form; * is any name.
+# The parts of a record that are read, if they are there: tuples are ranges, strings are forms; * is any name.
 AVERAGE = {"p": (0, 100), "r": (0, 100), "f1": (0, 100), "gold": (0, 10**9)}
 AVERAGES = {"micro": AVERAGE, "macro": AVERAGE}
 SCORES = {"entity": AVERAGES, "relation": {"strict": AVERAGES}}
@@ -69,7 +69,7 @@ class Recorded:
         self.base = command_of(flags_of(settings_of(**flags)))  # the full model with the same other flags
         free = {name: value for name, value in flags.items() if name not in ("lr", "head_lr")}
         self.base_of_any_rate = command_of(flags_of(settings_of(**free)))
-        for name in ("dataset", "encoder", "eval_split", "train_on_dev"):  # they have other columns
+        for name in ("dataset", "encoder", "eval_split", "train_on_dev"):  # left out of the title
             flags.pop(name, None)
         self.title = self.model + command_of(flags).removeprefix("python train.py")
         self.counts = {}  # of each task (types, gold predicted correct, sentences)
@@ -175,7 +175,8 @@ def table_rows(number: int, groups: Groups, with_all: bool) -> list[Row]:
     split = "test" if number < 3 else "dev"
     belonging = {}
     for command, (run, *_) in groups.items():
-        if run.model in models and (run.settings.dataset == "toy" or run.settings.eval_split == split):
+        wanted = "test" if run.settings.dataset == "toy" else split
+        if run.model in models and run.settings.eval_split == wanted:
             belonging[command] = run
     compared = {run.base for run in belonging.values() if run.model != "multihead"}
     commands, others = {}, []
@@ -365,7 +366,7 @@ def resamples(size: int, fold: int) -> Iterator[torch.Tensor]:
 
 def resampled_f1(runs: list[Recorded], task: str, stream: int = 0) -> torch.Tensor:
     """F1 (1 + RESAMPLES), the mean over runs: as they are, then on each resample of sentences and seeds.
-    One run says nothing of what another seed does; of n runs the resamples have (n - 1) / n of the variance.
+    A single run shows no variance over seeds; n runs show (n - 1) / n of it, so intervals are a bit narrow.
     Models whose `stream` differs have seeds drawn independently of each other."""
     blocks = []
     for times in resamples(runs[0].counts[task].shape[-1], runs[0].settings.fold):
