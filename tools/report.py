@@ -208,7 +208,8 @@ def table(number: int, groups: Groups, with_all: bool) -> str:
             continue
         runs = groups[row.command]
         cells += [figures(runs, task, row.phenomenon, names) for task in TASKS]
-        cells += [runs[0].settings.encoder, str(len(runs)), place_of(row.command, groups)]
+        encoder = runs[0].settings.encoder.rpartition("/")[-1]
+        cells += [encoder, str(len(runs)), place_of(row.command, groups)]
         lines.append([row.dataset, runs[0].title, *cells])
         if row.dataset == "ade":
             folds = {run.settings.fold for run in runs}
