@@ -140,7 +140,7 @@ def read_corpus(dataset: str, data_dir: str | Path = "data", fold: int = 0, spli
 
 
 def corpus_of(name: str, records: dict[str, list], where: str = "") -> Corpus:
-    """The corpus of some records by split. Messages name the place `where` they are."""
+    """The corpus of some records by split. `where` is their place, for messages."""
 
     def read_split(split):
         if not records[split]:

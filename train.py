@@ -8,7 +8,7 @@
     python train.py --resume RUN                   goes on with a run that was stopped
 
 From Python: `from train import load; load("runs/…").predict(["…"])`. A help line ends with the flag's
-default, unless it is 0 or empty. "toy" and "spert" mark other defaults: of tiny encoders, of --model spert.
+default, unless it is 0 or empty. "toy" marks that of the toy corpus and tiny encoders, "spert" that of SpERT.
 """
 
 import dataclasses
@@ -161,7 +161,7 @@ class Run:
         return next(self.model.parameters()).device
 
     def encode(self, sentences: list[Sentence], split: str = "") -> list[Encoded]:
-        """The sentences in wordpieces. An error names the split that they are of."""
+        """The sentences in wordpieces. An error names their split."""
         longest = encoders.longest_input(self.tokenizer, self.model.encoder)
         where = f"{self.settings.dataset}, {split}, " if split else ""
         return data.encode(sentences, self.tokenizer, longest, where)
@@ -211,11 +211,11 @@ class Run:
         for batch in build_ahead(lambda part: self.prediction_batch(part, given_entities), own_batches):
             share += self.annotate_batch(batch, given_entities)
         # A sentence without words stays without entities.
-        found = {id(e): dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded}
+        sentence_by_id = {id(e): dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded}
         for number, sentences in enumerate(gather(share)):
             order = itertools.chain(*batches[number :: world_size()])
-            found.update(zip(map(id, order), sentences))
-        annotated = [found[id(e)] for e in encoded]
+            sentence_by_id.update(zip(map(id, order), sentences))
+        annotated = [sentence_by_id[id(e)] for e in encoded]
         warn(crowd_cautions(annotated, self.settings.config.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
@@ -337,7 +337,8 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     """Trains for all epochs, or the rest of them, and returns the best one, whose weights are in `folder`.
     The best epoch is the one with the highest mean of entity and strict relation F1 on dev; the last one
     where there is no dev [L14]."""
-    settings, train, dev = run.settings, splits["train"], splits["dev"]
+    settings = run.settings
+    train, dev = splits["train"], splits["dev"]
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
     identity = identity_of(run, splits)  # test is part of what the run is, too
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
@@ -412,7 +413,7 @@ def descend(run: Run, loss: Tensor, optimizer):
             sum_over_processes(weight.grad)
     norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.settings.clip)
     if not norm.isfinite():
-        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient is not finite")
+        raise FloatingPointError(f"the loss is {float(loss.detach())}, and its gradient is not finite")
     optimizer.step()
     optimizer.zero_grad()
 

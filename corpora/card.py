@@ -86,7 +86,7 @@ def card(
         lines.append(f"{printable(title):{column}}{''.join(f'{number:>9}' for number in numbers)}".rstrip())
     rule, share = rule_of(corpus.train)
     share = f"{100 * share:.1f} % of the sentences"
-    lines.append(f"texts are cut into words by {rule}, which is right for {share}")
+    lines.append(f"texts are cut into words by the rule {rule}, which fits {share}")
     lines.append(f"entities by width in words  {by_width}")
     if any(map(second_types_of_pairs, splits[-1])):
         lines.append("a Softmax holds one type of a pair: --relation-loss sigmoid-bce holds several")

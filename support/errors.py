@@ -69,7 +69,7 @@ def end_quietly():
 
 @contextmanager
 def signals_as_errors():
-    """Makes each signal that ends a program raise an exception, which carries an exit status.
+    """Makes each signal that ends a program raise its kind of KeyboardInterrupt.
     A second signal within one second is ignored, so that it does not disturb the end."""
     usual, heeded = {}, [-math.inf]
 
@@ -128,8 +128,8 @@ def read_each(read, items) -> list:
 
 
 def read_in_turn(read, items):
-    """Yields what `read_each` returns, one by one. After an error the rest is only read to
-    list its errors, too, up to 10,000."""
+    """Yields what `read_each` returns, one by one. After an error nothing more is
+    yielded: the rest is only read to list its errors, up to 10,000."""
     lines = []
     try:
         for item in items:

@@ -23,7 +23,7 @@ def read_text(path: Path, exact: bool = False) -> str:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; to predict from it, save it as .jsonl")
+            raise InputError(f"{path}: over {MOST_BYTES:,} bytes; divide it (.jsonl to predict has no limit)")
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None

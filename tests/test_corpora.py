@@ -465,7 +465,7 @@ def test_of_a_file_that_has_no_end_as_much_is_read_as_a_file_or_a_line_may_have(
     monkeypatch.setattr(files, "MOST_LINE_BYTES", 100)
     path = tmp_path / "long.txt"
     path.write_bytes(b"a" * 100 + b"\n" + b"\0" * 10**6)  # as /dev/zero has it, but this one has an end
-    with pytest.raises(InputError, match="long.txt: over 1,000 bytes; to predict from it, save it as"):
+    with pytest.raises(InputError, match="long.txt: over 1,000 bytes; divide it .*jsonl"):
         read_text(path)
     lines = data.read_inputs([str(path)])
     path.write_bytes(b"a" * 99 + b"\n" + b"\0" * 10**6)
@@ -763,7 +763,7 @@ def test_the_card_counts_what_training_cannot_reach(tmp_path, capsys):
     assert table.splitlines()[-1] == "entities by width in words  1: 3, 2: 2, 3: 4"
     assert "wordpieces" not in table
     assert counts(table, "second types of a pair") == [0, 0, 0, 0] and "Softmax" not in table
-    expected = "texts are cut into words by letters, which is right for 100.0 % of the sentences"
+    expected = "texts are cut into words by the rule letters, which fits 100.0 % of the sentences"
     assert table.splitlines()[-2] == expected
 
 

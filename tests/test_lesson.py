@@ -94,7 +94,7 @@ def test_every_check_knows_a_misconception_in_another_form(name, answer, misconc
     shows_what_it_found(message, EXERCISES[name])
 
 
-def test_the_layer_as_a_whole_is_no_answer_to_its_being_taken_apart(capsys):
+def test_to_call_the_layer_on_the_whole_is_no_answer_to_its_being_taken_apart(capsys):
     assert check("first_layer", lesson.layer_of_the_whole) == 0
     assert "this is the layer of R_s as a whole; take its weight apart" in capsys.readouterr().out
 

@@ -158,8 +158,8 @@ def test_a_real_encoder_predicts_a_sentence_alone_as_among_others():
     run = eager(encoder="tiny-2", max_width=4)
     encoded = run.encode(SMALL.test[:3])
     for sentence, expected in zip(encoded, run.annotate(encoded), strict=True):
-        (alone,) = run.annotate([sentence])
-        assert expected.entities and alone.entities == expected.entities
+        alone, again = run.annotate([sentence, sentence])
+        assert expected.entities and alone.entities == again.entities == expected.entities
         assert alone.relations == expected.relations
         scores = [entity.score for entity in expected.entities]
         assert [entity.score for entity in alone.entities] == pytest.approx(scores, abs=1e-5)
@@ -274,6 +274,15 @@ def test_evaluate_shows_the_whole_split_with_its_gold(saved_run, small_toy, caps
     for form, says in (("text", "toy, test, micro"), ("html", "- missed, dotted"), ("json", '"orig_id"')):
         assert train.main(["--load", str(saved_run), "--evaluate", "--format", form]) == 0
         assert says in capsys.readouterr().out
+
+
+def test_predictions_come_before_the_split_that_is_scored(saved_run, small_toy, capsys):
+    for form in ("json", "jsonl"):
+        flags = ["--predict", "A rash.", "--evaluate", "--format", form]
+        assert train.main(["--load", str(saved_run), *flags]) == 0
+        printed = capsys.readouterr().out
+        records = json.loads(printed) if form == "json" else list(map(json.loads, printed.splitlines()))
+        assert len(records) == 1 + len(SMALL.test) and records[0]["text"] == "A rash."
 
 
 # -- Training ------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-from baselines.published import PRINTED, printed_row, printed_scores
+from baselines.published import PRINTED, average_of, method_of, printed_row, printed_scores
 from spanrel import ATTENTION
 from support.errors import InputError, excerpt, explain_errors, read_each, run_program
 from support.files import read_text
 from support.flags import command_of, make_parser
 from support.scores import COUNTS, main_tables
 from support.tables import CAUSES, markdown
-from train import Settings, average_of, flags_of, method_of, settings_of
+from train import Settings, flags_of, settings_of
 
 TITLES = {
     1: "the model and its rivals, on test",
@@ -208,7 +208,7 @@ def table(number: int, groups: Groups, with_all: bool) -> str:
             continue
         runs = groups[row.command]
         cells += [figures(runs, task, row.phenomenon, names) for task in TASKS]
-        encoder = runs[0].settings.encoder.rpartition("/")[-1]
+        encoder = Path(runs[0].settings.encoder).name
         cells += [encoder, str(len(runs)), place_of(row.command, groups)]
         lines.append([row.dataset, runs[0].title, *cells])
         if row.dataset == "ade":
@@ -320,7 +320,7 @@ def full_models(command: str, run: Recorded, groups: Groups) -> Groups:
 def difference_rows(full: list[Recorded], other: list[Recorded], places: str) -> list[list[str]]:
     """A row for entities and one for relations."""
     rows, settings = [], other[0].settings
-    corpus, encoder = f"{settings.dataset}, {settings.eval_split}", settings.encoder.rpartition("/")[-1]
+    corpus, encoder = f"{settings.dataset}, {settings.eval_split}", Path(settings.encoder).name
     models, sizes = [full[0].title, other[0].title], f"{len(full)}, {len(other)}"
     for task, margin in zip(TASKS, printed_margins(settings)):
         f1 = [figures(full, task), figures(other, task)]
