@@ -282,7 +282,7 @@ def test_predictions_come_before_the_split_that_is_scored(saved_run, small_toy, 
         assert train.main(["--load", str(saved_run), *flags]) == 0
         printed = capsys.readouterr().out
         records = json.loads(printed) if form == "json" else list(map(json.loads, printed.splitlines()))
-        assert len(records) == 1 + len(SMALL.test) and records[0]["text"] == "A rash."
+        assert len(records) == 1 + len(data.read_corpus("toy").test) and records[0]["text"] == "A rash."
 
 
 # -- Training ------------------------------------------------------------------------------------------------
