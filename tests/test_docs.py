@@ -99,6 +99,17 @@ def test_the_tables_of_the_reproduction_are_the_reports():
     assert named - {""} == {cells_of(row)[0] for row in commands}
 
 
+def test_the_intervals_in_the_text_of_the_reproduction_are_the_reports():
+    printed = report.report([str(HERE / "docs/results.json")])
+    known = [list(map(float, match)) for match in re.findall(r"(\S+) \[(\S+), (\S+)\]", printed)]
+    text = DOCS["reproduction.md"].partition("## What held")[2].partition("## Tables")[0].replace("−", "-")
+    quoted = re.findall(r"([+-]?\d+\.\d) \[(\S+), (\S+)\]", text)
+    assert len(quoted) > 15
+    for match in quoted:
+        one_digit = pytest.approx(list(map(float, match)), abs=0.051)
+        assert one_digit in known, match
+
+
 @needs_corpora
 def test_the_code_of_the_reproduction_prints_the_rows_above_it(monkeypatch, capsys):
     monkeypatch.chdir(HERE)
