@@ -18,7 +18,7 @@ from support.errors import InputError
 from tools import benchmark, report
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
-INTERVAL = re.compile(r"([+-]?\d+\.\d+) \[([+-]?\d+\.\d+), ([+-]?\d+\.\d+)\]")
+INTERVAL = re.compile(r"([+-]?\d+\.\d+)\s\[([+-]?\d+\.\d+),\s([+-]?\d+\.\d+)\]")
 PROGRAMS = ("train.py", "data.py", "tools.benchmark", "tools.lesson", "tools.report")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / "docs").glob("*.md"))}
 CODE = [HERE / name for name in ("spanrel.py", "data.py", "train.py")]
