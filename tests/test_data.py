@@ -269,7 +269,8 @@ def test_a_tokenizer_that_puts_nothing_before_a_sentence_is_refused():
     plain = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]")
-    with pytest.raises(InputError, match=r"^--encoder: .* before the sentence, where \[CLS\] must stand$"):
+    message = r"^--encoder: .* nothing before the sentence, where \[CLS\] must stand$"
+    with pytest.raises(InputError, match=message):
         data.encode([Sentence("s", ["a"])], tokenizer, 99)
 
 

@@ -160,7 +160,8 @@ def test_a_vocabulary_that_is_not_the_encoders_is_refused(pieces, rows):
             return {"input_ids": [0]}
 
     encoder = random_encoder("bert", vocab_size=rows, **SIZES)
-    with pytest.raises(InputError, match=f"^its vocabulary has {pieces} pieces, .* encoder has {rows}; "):
+    message = f"^its vocabulary has {pieces} pieces, and the encoder has {rows}; "
+    with pytest.raises(InputError, match=message):
         encoders.check_vocabulary(Tokenizer(), encoder)
 
 
@@ -632,7 +633,8 @@ def test_the_history_of_a_run_is_a_line_an_epoch(tmp_path):
 @pytest.mark.parametrize("text", ["{", "3", "[]", "{}", '{"seconds": "x"}', "\x00"])
 def test_a_history_of_something_else_is_one_line(tmp_path, text):
     (tmp_path / "history.jsonl").write_text(text)
-    with pytest.raises(InputError, match=f"^{tmp_path}/history.jsonl: .* one epoch per line") as error:
+    message = f"^{tmp_path}/history.jsonl: .* must be one epoch per line"
+    with pytest.raises(InputError, match=message) as error:
         folders.read_history(tmp_path)
     assert len(error.value.lines) == 1
 
