@@ -60,10 +60,11 @@ class Recorded:
     record: dict
 
     def __post_init__(self):
-        """Derives the model's name, the command without seed and fold, and the counts of the sentences."""
+        """Derives the names of model and encoder, the command without seed and fold, and the sentences' counts."""
         flags = flags_of(replace(self.settings, seed=0, fold=0))
         self.command = command_of(flags)
         self.model = method_of(self.settings)
+        self.encoder = Path(self.settings.encoder).name
         for name in ("model", "attention", "ablate"):
             flags.pop(name, None)
         self.base = command_of(flags_of(settings_of(**flags)))  # the full model with the same other flags
@@ -208,8 +209,7 @@ def table(number: int, groups: Groups, with_all: bool) -> str:
             continue
         runs = groups[row.command]
         cells += [figures(runs, task, row.phenomenon, names) for task in TASKS]
-        encoder = Path(runs[0].settings.encoder).name
-        cells += [encoder, str(len(runs)), place_of(row.command, groups)]
+        cells += [runs[0].encoder, str(len(runs)), place_of(row.command, groups)]
         lines.append([row.dataset, runs[0].title, *cells])
         if row.dataset == "ade":
             folds = {run.settings.fold for run in runs}
@@ -320,12 +320,12 @@ def full_models(command: str, run: Recorded, groups: Groups) -> Groups:
 def difference_rows(full: list[Recorded], other: list[Recorded], places: str) -> list[list[str]]:
     """A row for entities and one for relations."""
     rows, settings = [], other[0].settings
-    corpus, encoder = f"{settings.dataset}, {settings.eval_split}", Path(settings.encoder).name
+    corpus = f"{settings.dataset}, {settings.eval_split}"
     models, sizes = [full[0].title, other[0].title], f"{len(full)}, {len(other)}"
     for task, margin in zip(TASKS, printed_margins(settings)):
         f1 = [figures(full, task), figures(other, task)]
         ahead = difference(full, other, task)
-        rows.append([corpus, encoder, *models, task, margin, ahead, *f1, sizes, places])
+        rows.append([corpus, other[0].encoder, *models, task, margin, ahead, *f1, sizes, places])
     return rows
 
 
