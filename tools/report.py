@@ -60,7 +60,7 @@ class Recorded:
     record: dict
 
     def __post_init__(self):
-        """Derives the names of model and encoder, the command without seed and fold, and the counts by sentence."""
+        """Derives the names of model and encoder, the command without seed and fold, and the counts."""
         flags = flags_of(replace(self.settings, seed=0, fold=0))
         self.command = command_of(flags)
         self.model = method_of(self.settings)
