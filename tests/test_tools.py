@@ -157,7 +157,8 @@ def test_every_missing_command_of_a_report_fills_its_cell():
                     assert all(row.command == "" or row.model == model for row in rows)
 
 
-def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys):
+def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys, monkeypatch):
+    monkeypatch.setattr(report, "RESAMPLES", 10)
     text = print_report(capsys, RESULTS)
     assert re.findall(r"\*\*Table (\d)\*\*", text) == ["1", "2", "3", "4"]
     assert "| toy span | multihead span-specific |" in text
