@@ -18,7 +18,7 @@ import random
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     end_quietly()
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 import data
@@ -43,7 +43,6 @@ from support.cautions import cautions, crowd_cautions
 from support.checkpoints import finish_epoch, go_on, identity_of, load_model
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
-from support.files import write_file
 from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
 from support.progress import Progress
@@ -55,8 +54,9 @@ from support.tables import introduction
 
 
 @dataclass
-class Settings:
-    """All that shapes a run. The comment behind a field is its flag's help. (SpERT): SpERT's value [L14]."""
+class Settings(Config):
+    """All that shapes a run: these fields and those of Config. The comment behind a field is its flag's help.
+    (SpERT) marks a value of SpERT [L14]."""
 
     dataset: str = "toy"  # toy, ade, conll04, ace05, or a folder with train, dev and test
     split: str = ""  # shares such as 80/10/10 that divide a folder without dev and test
@@ -85,7 +85,6 @@ class Settings:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with the loss in float32
     output: str = ""  # a new folder for the run; without this flag, one under runs/
-    config: Config = field(default_factory=Config)
 
     def __post_init__(self):  # from JSON or a command line they are lists
         self.ablate, self.symmetric = tuple(self.ablate), tuple(self.symmetric)
@@ -107,7 +106,7 @@ RANGES |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 
 
 
 def settings_of(**given) -> Settings:
-    """Makes the settings from flags by name, also those of `Config`. Flags not given have their defaults."""
+    """Makes the settings from flags by name. Flags not given have their defaults."""
     is_spert = given.get("model") == "spert"
     # Later ones override earlier ones: SpERT's defaults, the corpus's, the small encoders', the flags.
     chosen = dict(FOR_SPERT) if is_spert else {}
@@ -117,27 +116,30 @@ def settings_of(**given) -> Settings:
     chosen |= given
     if is_spert:  # it has one learning rate
         chosen["head_lr"] = given.get("head_lr", chosen["lr"])
-    check_values((Settings, Config), chosen, RANGES)
-    if chosen.get("train_on_dev") and chosen.get("eval_split") == "dev":
+    settings = make_settings(chosen)
+    if settings.train_on_dev and settings.eval_split == "dev":
         raise InputError("--eval-split dev and --train-on-dev: the model that is scored would have seen dev")
-    config = Config(**{name: chosen.pop(name) for name in list(chosen) if hasattr(Config, name)})
-    settings = Settings(**chosen, config=config)
     refuse_idle(given, idle_flags(settings))
     return settings
+
+
+def make_settings(values: dict) -> Settings:
+    """The settings of these values, if each is one that its field can have."""
+    check_values(Settings, values, RANGES)
+    return Settings(**values)
 
 
 def flags_of(settings: Settings) -> dict:
     """The fewest flags that make these settings, without folders, device and chunk. They identify a run."""
     names = {"dataset": settings.dataset, "model": settings.model}
-    usual = settings_of(**names, encoder=settings.encoder)
-    defaults = {**vars(usual), **vars(usual.config)}
+    defaults = dict(vars(settings_of(**names, encoder=settings.encoder)))
     # dataset, model and encoder chose the defaults above; these are their own defaults.
     encoder = settings_of(**names).encoder
     defaults |= {"dataset": Settings.dataset, "model": Settings.model, "encoder": encoder}
     if settings.model == "spert":  # it has one learning rate
         defaults["head_lr"] = settings.lr
-    given = {**vars(settings), **vars(settings.config)}
-    left_out = ("config", "data_dir", "device", "output", "chunk")
+    given = {name: getattr(settings, name) for name in (*Settings.__annotations__, *Config.__annotations__)}
+    left_out = ("data_dir", "device", "output", "chunk")
     return {name: value for name, value in given.items() if name not in left_out and value != defaults[name]}
 
 
@@ -188,14 +190,14 @@ class Run:
 
     def prediction_batch(self, encoded: list[Encoded], given_entities: bool = False) -> Batch:
         """Some sentences with all their spans, or with the entities that they have."""
-        max_width = self.settings.config.max_width
+        max_width = self.settings.max_width
         return self.batch([data.prediction_example(e, max_width, given_entities) for e in encoded])
 
     def predict(self, texts: list | str | dict, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
         An item can be a text, a list of words, or a record in SpERT's JSON. With `given_entities`, the
         entities of records are taken as they are, and only relations between them are predicted."""
-        if isinstance(texts, (bytes, Path)) or not hasattr(texts, "__iter__"):
+        if isinstance(texts, bytes) or not hasattr(texts, "__iter__"):
             raise InputError(f"predict takes a text, or a list of texts; this is {excerpt(texts)}")
         items, inputs = [texts] if isinstance(texts, (str, dict)) else texts, []
         for number, item in enumerate(items, 1):
@@ -216,7 +218,7 @@ class Run:
             order = itertools.chain(*batches[number :: world_size()])
             sentence_by_id.update(zip(map(id, order), sentences))
         annotated = [sentence_by_id[id(e)] for e in encoded]
-        warn(crowd_cautions(annotated, self.settings.config.most_entities))
+        warn(crowd_cautions(annotated, self.settings.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
     def annotate_batch(self, batch: Batch, given_entities: bool = False) -> list[Sentence]:
@@ -225,11 +227,6 @@ class Run:
             prediction = self.model.predict(*batch.inputs, batch.is_span, given_entities)
         types = (self.entity_types, self.relation_types)
         return data.predicted_sentences(batch.examples, prediction, *types, given_entities)
-
-    def save(self, folder: Path):
-        """Writes all that `load` needs: config.json, model.safetensors and the tokenizer."""
-        folders.write_description(folder, self)
-        write_file(folder / "model.safetensors", save(self.model.state_dict()))
 
 
 def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
@@ -252,7 +249,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     try:
         encoders.refuse_code(folder)
         description = folders.read_description(folder)
-        settings = dataclasses.replace(saved_settings(description), device=device)
+        settings = make_settings({**description["settings"], "device": device})
         types = description["entity_types"], description["relation_types"]
         tokenizer, encoder = encoders.load_tokenizer(folder), dict(description["encoder"])
         weights = folder / "model.safetensors"
@@ -266,18 +263,10 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     return Run(settings, model, tokenizer, *types, rule)
 
 
-def saved_settings(description: dict) -> Settings:
-    """The settings that the config.json of a run holds, checked as flags are."""
-    settings = dict(description["settings"])
-    config = dict(settings.pop("config"))
-    check_values((Settings, Config), {**settings, **config}, RANGES)
-    return Settings(**settings, config=Config(**config))
-
-
 def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:
     """Scores on some sentences, and the predictions."""
     gold, predicted = [e.sentence for e in encoded], run.annotate(encoded)
-    return all_scores(gold, predicted, run.settings.config.max_width), predicted
+    return all_scores(gold, predicted, run.settings.max_width), predicted
 
 
 # -- Training ------------------------------------------------------------------------------------------------
@@ -344,7 +333,7 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
         folders.write_description(folder, run)
-    print(introduction(settings, method_of(settings), run, {"train": train, "dev": dev}), flush=True)
+    print(introduction(run, method_of(settings), {"train": train, "dev": dev}), flush=True)
     warn(cautions(train, run.tokenizer, settings))
     for epoch in range(len(history) + 1, settings.epochs + 1):
         started = time.time()
@@ -395,14 +384,14 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
 def train_step(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """L, L^s and L^r of a batch (eq. 11), the losses in float32.
     Each process weighs its means by its share of the samples, so that the sum over processes is the mean."""
-    config = run.settings.config
+    settings = run.settings
     with run.autocast():
         z_s, z_r = run.model(*batch.inputs, batch.pairs, batch.arguments)
     samples = torch.stack([batch.is_span.sum(), batch.is_pair.sum()])
     shares = samples / sum_over_processes(samples.clone()).clamp(min=1)
     L_s = shares[0] * span_loss(z_s.float(), batch.t_s, batch.is_span)
-    L_r = shares[1] * relation_loss(z_r.float(), batch.t_r, batch.is_pair, READINGS[config.relation_loss])
-    return joint_loss(L_s, L_r, config.span_weight, config.relation_weight), L_s, L_r
+    L_r = shares[1] * relation_loss(z_r.float(), batch.t_r, batch.is_pair, READINGS[settings.relation_loss])
+    return joint_loss(L_s, L_r, settings.span_weight, settings.relation_weight), L_s, L_r
 
 
 def descend(run: Run, loss: Tensor, optimizer):
@@ -421,7 +410,7 @@ def descend(run: Run, loss: Tensor, optimizer):
 def sampling_of(settings: Settings, epoch: int) -> Sampling:
     """How negatives are drawn in an epoch."""
     s, count = settings, settings.negative_count or None
-    return Sampling(s.config.max_width, s.negative_rate, count, s.pairs_among, s.symmetric, s.seed, epoch)
+    return Sampling(s.max_width, s.negative_rate, count, s.pairs_among, s.symmetric, s.seed, epoch)
 
 
 # -- Command line --------------------------------------------------------------------------------------------
@@ -464,7 +453,7 @@ def run_command(given: dict):
     encoders.silence_transformers()
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING, NEEDED)
-    check_values((Settings, Config), given, RANGES)
+    check_values(Settings, given, RANGES)
     join_processes()
     if "load" in actions:
         use_run(actions, given)
@@ -479,10 +468,8 @@ def resume(folder: str, given: dict) -> dict:
     folders.check_unfinished(folder)
     with explain_errors(Path(folder) / "config.json", "what `python train.py` writes"):
         description = folders.read_description(Path(folder))
-        settings = saved_settings(description)
-    settings.config.chunk = given.pop("chunk", settings.config.chunk)
-    revision = description.get("encoder_revision", "")
-    return train(dataclasses.replace(settings, **given), folder, revision)
+        settings = make_settings({**description["settings"], **given})
+    return train(settings, folder, description.get("encoder_revision", ""))
 
 
 def use_run(actions: dict, given: dict):
@@ -496,8 +483,8 @@ def use_run(actions: dict, given: dict):
         given = {"fold": 0, "split": "", **given}
     elif settings.train_on_dev and given.get("eval_split") == "dev":
         raise InputError("--eval-split dev: the run was trained on dev, too")
-    for name, value in given.items():  # the model has the same config object
-        setattr(settings.config if hasattr(settings.config, name) else settings, name, value)
+    for name, value in given.items():  # they are the model's config, too
+        setattr(settings, name, value)
     blocks = predict_inputs(run, actions, is_silent=form in pictures.STREAMED and sys.stdout.isatty())
     if "evaluate" in actions:
         blocks = itertools.chain(blocks, score_split(run, form))

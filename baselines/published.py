@@ -49,7 +49,7 @@ def printed_scores(number: int, dataset: str, model: str) -> list[dict[str, floa
 
 def method_of(settings) -> str:
     """The model by its name in the paper's tables, with what is ablated."""
-    name = "spert" if settings.model == "spert" else settings.config.attention
+    name = "spert" if settings.model == "spert" else settings.attention
     return " ".join([name, *settings.ablate])
 
 

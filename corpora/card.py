@@ -26,9 +26,7 @@ def parse_card_flags(arguments: list[str] | None, names: tuple[str, ...]):
     return given
 
 
-def card(
-    corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None, longest: int = 0
-) -> str:
+def card(corpus, max_width: int = 10, encoded: list | None = None, tokenizer=None, longest: int = 0) -> str:
     """The table. If `encoded` sentences are given, it also counts what the encoder cannot read.
     The encoder takes at most `longest` wordpieces."""
     splits = list(corpus.splits.values())

@@ -25,7 +25,7 @@ def cautions(train: list, tokenizer, settings) -> list[str]:
         lines.append(f"{share} are {tokenizer.unk_token} to this encoder: does it know the language?")
     relations = sum(len(encoded.sentence.relations) for encoded in train)
     surplus = sum(second_types_of_pairs(encoded.sentence, settings.symmetric) for encoded in train)
-    if surplus and settings.config.relation_loss != "sigmoid-bce":
+    if surplus and settings.relation_loss != "sigmoid-bce":
         limit = 200 * (relations - surplus) / (2 * relations - surplus)
         reason = f"{surplus:,} relations of train are a second type of their pair; a Softmax holds one"
         lines.append(f"{reason}, so F1 cannot pass {limit:.2f}: --relation-loss sigmoid-bce holds several")

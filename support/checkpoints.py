@@ -24,7 +24,6 @@ PLACES = ("dataset", "data_dir", "device", "output", "chunk")  # settings that m
 def identity_of(run, splits: dict[str, list]) -> dict:
     """What a run is, by name: its settings, and digests of its sentences and its tokenizer."""
     settings = dataclasses.asdict(run.settings)
-    settings |= settings.pop("config")
     identity = {flag_of(name): value for name, value in settings.items() if name not in PLACES}
     texts = {"the tokenizer": run.tokenizer.backend_tokenizer.to_str()}
     for split, encoded in splits.items():
@@ -79,7 +78,7 @@ def save_checkpoint(path: Path, model, optimizer, schedule, device: torch.device
     """Writes weights, optimizer, schedule, the random states of each process, and `notes`, which are JSON."""
     random_states = [torch.get_rng_state()]  # all but dropout is drawn from (seed, epoch, sentence) [L29]
     if device.type != "cpu":
-        random_states.append(torch.get_device_module(device).get_rng_state())
+        random_states.append(torch.get_device_module(device).get_rng_state(device))
     tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     kept = optimizer.state_dict()
     for number, moments in kept["state"].items():
@@ -125,4 +124,4 @@ def restore(tensors: dict, notes: dict, model, optimizer, schedule, device: torc
     schedule.load_state_dict(notes["schedule"])
     torch.set_rng_state(tensors[f"random.{rank()}.0"])
     if device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(tensors[f"random.{rank()}.1"])
+        torch.get_device_module(device).set_rng_state(tensors[f"random.{rank()}.1"], device)

@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import os
 import re
 import shlex
 from functools import partial
@@ -59,22 +58,20 @@ def make_parser(description: str, usage: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_values(kinds: tuple, given: dict, ranges: dict[str, tuple[float, float]]):
-    """Refuses a value that the field of one of the dataclasses `kinds` cannot have.
+def check_values(kind, given: dict, ranges: dict[str, tuple[float, float]]):
+    """Refuses a value that the field of the dataclass `kind` cannot have.
     Numbers without a range of their own go from 0 to 2^31."""
-    types = {}
-    for kind in kinds:
-        types |= get_type_hints(kind)
+    types = get_type_hints(kind)
     for name, value in given.items():
         if name not in types:
             raise InputError(f"{flag_of(name)}: no such flag")
-        if not is_of(types[name], value):
-            kind = getattr(types[name], "__name__", "list of names")
-            raise InputError(f"{flag_of(name)} {excerpt(value)}: must be of type {kind}")
         choices = argument_of(types[name]).get("choices")
         for part in value if isinstance(value, (tuple, list)) else [value]:
             if choices and part not in choices:
-                raise InputError(f"{flag_of(name)} {part!r}: choose from {', '.join(choices)}")
+                raise InputError(f"{flag_of(name)} {excerpt(part)}: choose from {', '.join(choices)}")
+        if not is_of(types[name], value):
+            wanted = "list of names" if get_origin(types[name]) is tuple else types[name].__name__
+            raise InputError(f"{flag_of(name)} {excerpt(value)}: must be of type {wanted}")
         low, high = ranges.get(name, (0, 2**31))
         if isinstance(value, (int, float)) and not low <= value <= high:  # also where it is not a number
             raise InputError(f"{flag_of(name)} {value}: must be from {low} to {high}")
@@ -85,7 +82,7 @@ def is_of(kind, value) -> bool:
     if kind is float:
         return type(value) in (int, float)
     if kind is str or get_origin(kind) is Literal:
-        return isinstance(value, str | os.PathLike)
+        return isinstance(value, str)
     if get_origin(kind) is tuple:
         return type(value) in (list, tuple) and all(type(part) is str for part in value)
     return type(value) is kind

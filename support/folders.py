@@ -36,7 +36,7 @@ def new_folder(settings, method: str) -> Path:
 def make_folder(settings, method: str) -> Path:
     """Makes the folder of a run. A folder that exists is never used again."""
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
-    name = "-".join([Path(settings.dataset).name, *fold, *method.split(), f"seed{settings.seed}"])
+    name = "-".join([Path(settings.dataset).absolute().name, *fold, *method.split(), f"seed{settings.seed}"])
     output, numbered = settings.output, (Path("runs") / f"{name}-{number}" for number in range(1, 10000))
     check_name("--output", output or name)
     if not output and os.path.lexists("runs") and not os.path.isdir("runs"):

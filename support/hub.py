@@ -28,9 +28,8 @@ def fetch_repository(flag: str, name: str, files: list[str], is_whole: Callable,
         listed = [file.rfilename for file in info.siblings]
         if any(file.endswith(".safetensors") and "/" not in file for file in listed):
             files = [pattern for pattern in files if not pattern.endswith(".bin")]
-        wanted = dict(**pinned, allow_patterns=files)
-        wanted["ignore_patterns"] = "*/*"  # the same weights in other formats
-        return Path(snapshot_download(repository, **wanted))
+        # In subfolders lie the same weights in other formats.
+        return Path(snapshot_download(repository, **pinned, allow_patterns=files, ignore_patterns="*/*"))
     except (HFValidationError, RepositoryNotFoundError):
         reason = "no such folder, and no model on the hub that can be read without a login"
         raise InputError(f"{flag} {name}: {reason}") from None

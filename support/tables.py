@@ -12,20 +12,20 @@ CAUSES = {
 }
 
 
-def introduction(settings, method: str, run, splits: dict[str, list]) -> str:
+def introduction(run, method: str, splits: dict[str, list]) -> str:
     """What a run trains, and on what, in words."""
     encoder = sum(weight.numel() for weight in run.model.encoder.parameters())
     above = sum(weight.numel() for weight in run.model.parameters()) - encoder
     sizes = ", ".join(f"{len(encoded):,} of {split}" for split, encoded in splits.items() if encoded)
     types = f"{len(run.entity_types)} entity types, {len(run.relation_types)} relation types"
-    model = f"{method}: {above:,} parameters and {encoder:,} of {settings.encoder}, on {run.device}"
-    return f"{model}\n{Path(settings.dataset).name}: {sizes}; {types}"
+    model = f"{method}: {above:,} parameters and {encoder:,} of {run.settings.encoder}, on {run.device}"
+    return f"{model}\n{Path(run.settings.dataset).absolute().name}: {sizes}; {types}"
 
 
 def final_table(settings, method: str, result: dict, printed: list[dict]) -> str:
     """All scores of a run in the layout of the paper's Table 1, then in words what the figures hide.
     `printed` are the paper's own figures for this method, for entities and for relations, if it has any."""
-    name = f"{Path(settings.dataset).name}, {settings.eval_split}"
+    name = f"{Path(settings.dataset).absolute().name}, {settings.eval_split}"
     entity, relation = main_tables(result).values()
     rows = []
     for average in ("micro", "macro"):

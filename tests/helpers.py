@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
 import corpora.toy
 import data
 import train
+from support import folders
 
 HERE = Path(__file__).parent.parent
 REAL = HERE / "data"
@@ -43,6 +45,12 @@ def toy_run(epochs=1, **given):
     if given.get("model") == "spert":
         chosen = given
     return train.new_run(train.settings_of(dataset="toy", epochs=epochs, **chosen), SMALL)
+
+
+def save_run(run, folder):
+    """Writes a run that was not trained, so that it can be loaded."""
+    folders.write_description(folder, run)
+    save_file(run.model.state_dict(), folder / "model.safetensors")
 
 
 def eager(**given):

@@ -212,7 +212,7 @@ def test_the_loss_of_a_setting_is_eq_11_with_its_weights(setting, weights, monke
     z_s, z_r = run.model(*batch.inputs, batch.pairs, batch.arguments)
     is_span, is_pair = batch.is_span, batch.is_pair
     same(L_s, loop_span_loss(z_s[is_span].tolist(), batch.t_s[is_span].tolist()), 1e-5)
-    reading = run.settings.config.relation_loss
+    reading = run.settings.relation_loss
     same(L_r, loop_relation_loss(z_r[is_pair].tolist(), batch.t_r[is_pair].tolist(), reading), 1e-5)
     same(L, weights[0] * L_s.item() + weights[1] * L_r.item(), 1e-6)
 

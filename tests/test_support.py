@@ -340,14 +340,17 @@ def test_a_command_line_gives_the_flags_it_was_made_of(given):
     if "extras" in parsed:
         parsed["extras"] = tuple(parsed["extras"])
     assert parsed == given
-    flags.check_values((Oven,), given, {})
+    flags.check_values(Oven, given, {})
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
         ({"form": "cake"}, "--form 'cake': choose from loaf, roll"),
+        ({"form": 3}, "--form 3: choose from loaf, roll"),
         ({"extras": ("salt", "sand")}, "--extras 'sand': choose from salt, seeds"),
+        ({"extras": "salt"}, "--extras 'salt': must be of type list of names"),
+        ({"label": Path("rye")}, f"--label {Path('rye')!r}: must be of type str"),
         ({"heat": 3.5}, "--heat 3.5: must be from 1 to 3"),
         ({"heat": float("nan")}, "--heat nan: must be from 1 to 3"),
         ({"baking_minutes": -1}, "--baking-minutes -1: must be from 0 to 2147483648"),
@@ -357,7 +360,7 @@ def test_a_command_line_gives_the_flags_it_was_made_of(given):
 )
 def test_a_value_that_a_field_cannot_have_is_one_line(given, message):
     with pytest.raises(InputError) as error:
-        flags.check_values((Oven,), given, {"heat": (1, 3)})
+        flags.check_values(Oven, given, {"heat": (1, 3)})
     assert str(error.value) == message
 
 
@@ -593,6 +596,8 @@ def test_a_run_gets_a_folder_of_its_own_that_is_never_written_over(tmp_path, mon
     assert names == ["runs/mine-multihead-local-seed3-1", "runs/mine-multihead-local-seed3-2"]
     settings = SimpleNamespace(dataset="ade", fold=4, seed=0, output="")
     assert str(folders.new_folder(settings, "spert")) == "runs/ade-fold4-spert-seed0-1"
+    settings.dataset = "."
+    assert str(folders.new_folder(settings, "dot")) == f"runs/{tmp_path.name}-dot-seed0-1"
     settings.output = "deep/run"
     assert folders.new_folder(settings, "spert") == Path("deep/run") and Path("deep/run").is_dir()
     with pytest.raises(InputError, match="^--output deep/run exists; a run is never written over: name"):

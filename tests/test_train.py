@@ -29,6 +29,7 @@ from helpers import (
     contents,
     eager,
     needs_corpora,
+    save_run,
     some_batch,
     toy_corpus,
     toy_run,
@@ -70,7 +71,7 @@ def saved_run(tmp_path_factory):
     """A run folder, of a model that was not trained and calls few pairs related, so that it is quick."""
     folder, run = tmp_path_factory.mktemp("saved"), toy_run(max_width=4)
     run.model.ffnn_r[-1].bias.data[0] = 2.0
-    run.save(folder)
+    save_run(run, folder)
     return folder
 
 
@@ -79,7 +80,7 @@ def saved_run(tmp_path_factory):
 
 def test_what_the_paper_prints_is_the_default_and_what_it_leaves_open_is_as_measured():
     settings = train.settings_of(dataset="conll04")
-    chosen = {**vars(settings), **vars(settings.config)}
+    chosen = vars(settings)
     printed = dict(encoder="bert-base-cased", batch_size=8, negative_rate=30, negative_count=0)  # §4.2
     printed |= dict(attention="multihead", heads=8, layers=2, context_layers=3, dropout=0.2)
     printed |= dict(width_dim=50, max_width=10, span_weight=0.4, relation_weight=0.6, model="span", ablate=())
@@ -195,7 +196,7 @@ def test_prediction_keeps_to_the_widest_span_of_the_settings():
 @every_model
 def test_what_is_saved_and_loaded_predicts_the_same_bit_for_bit(shape, tmp_path):
     run = eager(max_width=4, **shape)
-    run.save(tmp_path)
+    save_run(run, tmp_path)
     loaded, sentences = train.load(tmp_path, "cpu"), SMALL.test[:3]
     for name, weight in run.model.state_dict().items():
         assert torch.equal(weight, loaded.model.state_dict()[name])
@@ -223,7 +224,7 @@ def test_a_saved_run_is_safetensors_and_json_and_loads_without_pickle_or_network
 def test_a_saved_run_takes_another_threshold(tmp_path, capsys):
     run = toy_run(relation_loss="sigmoid-bce")
     run.model.ffnn_s[-1].bias.data[0] = -9.0  # so that there are pairs
-    run.save(tmp_path)
+    save_run(run, tmp_path)
     printed = []
     for threshold in ("0", "1"):
         command = ["--load", str(tmp_path), "--predict", "a rash by aspirin", "--threshold", threshold]
@@ -728,7 +729,7 @@ def test_a_run_does_not_go_on_with_other_settings(tmp_path, small_toy, monkeypat
     path = tmp_path / "run/config.json"
     kept = path.read_text()
     description = json.loads(kept)
-    part = description["settings"] if name in description["settings"] else description["settings"]["config"]
+    part = description["settings"]
     earlier, part[name] = part[name], value
     path.write_text(json.dumps(description))
     assert train.main(["--resume", str(tmp_path / "run")]) == 2

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import RECORD, SMALL, eager, toy_run, write_corpus
+from helpers import RECORD, SMALL, eager, save_run, toy_run, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +37,7 @@ def run():
 def folder(run, tmp_path_factory):
     """Where it is saved."""
     folder = tmp_path_factory.mktemp("saved")
-    run.save(folder)
+    save_run(run, folder)
     return folder
 
 
@@ -67,7 +67,7 @@ def test_texts_are_cut_as_the_corpus_was_also_by_a_saved_run(tmp_path, rule, wor
     corpus = data.corpus_of("c", {split: [{**RECORD, "tokens": words}] for split in ("train", "dev", "test")})
     run = train.new_run(train.settings_of(dataset="toy", hidden=16, heads=2), corpus)
     assert run.rule == rule
-    run.save(tmp_path)
+    save_run(run, tmp_path)
     for each in (run, train.load(tmp_path)):
         assert each.predict(["U.S. men"])[0].words == words
     described = json.loads((tmp_path / "config.json").read_text())
@@ -170,7 +170,7 @@ WRONG_VALUES = st.one_of(
 def test_any_change_of_config_json_is_a_run_or_one_error(folder, tmp_path_factory, pick, value):
     description = json.loads((folder / "config.json").read_text())
     settings = description["settings"]
-    parts = [description, settings, settings["config"], description["encoder"]]
+    parts = [description, settings, description["encoder"]]
     part = pick.draw(st.sampled_from(parts))
     name = pick.draw(st.sampled_from(sorted(part)))
     part[name] = value
@@ -191,7 +191,7 @@ SIZES |= {"hidden_size": 2**20, "type_vocab_size": 10**12}
 @pytest.mark.parametrize("name, value", SIZES.items())
 def test_a_model_that_the_weights_do_not_fill_is_not_built(folder, tmp_path, monkeypatch, name, value):
     description = json.loads((folder / "config.json").read_text())
-    parts = (description["settings"]["config"], description["encoder"])
+    parts = (description["settings"], description["encoder"])
     next(part for part in parts if name in part)[name] = value
     shutil.copytree(folder, tmp_path / "run")
     (tmp_path / "run/config.json").write_text(json.dumps(description))
@@ -283,9 +283,9 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         run = toy_run()
         run.settings = dataclasses.replace(run.settings, **own)
         folder = str(tmp_path / f"run{number}")
-        run.save(Path(folder))
+        save_run(run, Path(folder))
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
-    assert train.settings_of(chunk=2**22).config.chunk == 2**22
+    assert train.settings_of(chunk=2**22).chunk == 2**22
     assert train.flags_of(train.settings_of(chunk=2**22)) == {}  # it changes no score
 
 
@@ -430,12 +430,12 @@ def test_more_entities_than_can_be_paired_have_no_relations_and_a_line_names_the
 ):
     run = eager()
     run.model.ffnn_s[-1].bias.data[0] = run.model.ffnn_r[-1].bias.data[0] = -1e4
-    run.settings.config.most_entities = 12
+    run.settings.most_entities = 12
     records = []
     for count in (12, 2, 13, 0, 40):  # words, each an entity
         entities = [{"type": "Drug", "start": k, "end": k + 1} for k in range(count)]
         records.append({"tokens": ["a"] * count, "entities": entities, "orig_id": f"of {count}"})
-    run.settings.config.max_width = 1
+    run.settings.max_width = 1
     sentences = run.predict(records, given_entities)
     assert [len(sentence.entities) for sentence in sentences] == [12, 2, 13, 0, 40]
     assert [len(sentence.relations) for sentence in sentences] == [12 * 11, 2, 0, 0, 0]

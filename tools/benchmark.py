@@ -98,7 +98,7 @@ def growth(run: Run, lengths=(20, 50, 100, 200, 500), counts=(2, 20, 200)) -> li
     """Prediction of one sentence, by its wordpieces and by the entities that are kept in it."""
     rows, longest = [], longest_input(run.tokenizer, run.model.encoder)
     for n, count in itertools.product(lengths, counts):
-        spans = data.enumerate_spans(n - 2, run.settings.config.max_width)
+        spans = data.enumerate_spans(n - 2, run.settings.max_width)
         if n > longest or count > len(spans):
             continue
         entities = [Entity("", *span) for span in random.Random(0).sample(spans, count)]
