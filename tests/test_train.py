@@ -123,8 +123,9 @@ def test_the_recorded_flags_make_the_same_settings_from_python_and_from_the_comm
     assert train.settings_of(**vars(given)) == settings
 
 
-def test_every_record_of_the_results_has_flags_of_today():
-    records = json.loads((HERE / "docs/results.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["results.json", "results_float32.json"])
+def test_every_record_of_the_results_has_flags_of_today(name):
+    records = json.loads((HERE / "docs" / name).read_text(encoding="utf-8"))
     for record in records:
         settings = train.settings_of(**record["flags"])
         assert json.loads(json.dumps(train.flags_of(settings))) == record["flags"]
