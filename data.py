@@ -207,9 +207,8 @@ def encode_sentence(sentence: Sentence, pieces, tokenizer, longest: int, where: 
         pieces = tokenizer([words], is_split_into_words=True).encodings[0]
     if max(n, len(pieces.ids)) > longest:
         size = f"{n} words" if n > longest else f"{len(pieces.ids)} wordpieces"
-        limit = f"the encoder takes {longest} wordpieces"
-        advice = f'split the sentence that begins "{sentence.text[:40]}"'
-        raise InputError(f"{where}{sentence.id}: {size}, and {limit}; {advice}")
+        hint = f'split the sentence that begins "{sentence.text[:40]}"'
+        raise InputError(f"{where}{sentence.id}: {size}, and the encoder takes {longest} wordpieces; {hint}")
     starts, ends = [0] * n, [0] * n
     for piece, word in enumerate(pieces.word_ids):
         if word is not None:
@@ -238,15 +237,15 @@ class Sampling:
     max_width: int = 10
     rate: int = 30  # negatives for each gold sample; no gold counts as one [L13]
     count: int | None = None  # or this many in each sentence, as in SpERT
-    among: str = "gold"  # negative pairs: among "gold" spans, or among all "sampled" ones [L13]
+    among: str = "gold"  # negative pairs join "gold" spans; "both": or a gold and a negative span [L13]
     symmetric: tuple[str, ...] = ()  # relation types that hold for both orders of a pair
     seed: int = 0
     epoch: int = 0
 
-    def draw(self, available: list, gold: int, sentence: str, stream: str) -> list:
-        """Draws the negatives that go with `gold` gold samples, from `available` and without replacement.
+    def draw(self, available: list, gold: int, sentence: str, stream: str, drawn: int = 0) -> list:
+        """Draws the negatives that go with `gold` gold samples, less those `drawn` before, none twice.
         The draw is a function of (seed, epoch, sentence, stream): a run can be repeated and resumed [L29]."""
-        wanted = self.rate * max(1, gold) if self.count is None else self.count
+        wanted = (self.rate * max(1, gold) if self.count is None else self.count) - drawn
         rng = random.Random(f"{self.seed} {self.epoch} {sentence} {stream}")
         return rng.sample(available, min(wanted, len(available)))
 
@@ -264,9 +263,7 @@ class Example:
     arguments: int = 0
 
 
-def training_example(
-    encoded: Encoded, entity_types: list[str], relation_types: list[str], sampling: Sampling
-) -> Example:
+def training_example(encoded: Encoded, entity_types, relation_types, sampling: Sampling) -> Example:
     """The gold spans and pairs of a sentence with fresh negatives.
     Gold wider than the threshold is no candidate [L18]. Of two types of a span, the first counts [L35]."""
     sentence = encoded.sentence
@@ -289,9 +286,13 @@ def training_example(
             orders = [(head, tail), (tail, head)][: 2 if relation.type in sampling.symmetric else 1]
             for pair in orders:
                 types_of_pair.setdefault(pair, set()).add(1 + relation_types.index(relation.type))
-    arguments = len(gold) if sampling.among == "gold" else len(spans)  # [L13]
-    others = [pair for pair in itertools.permutations(range(arguments), 2) if pair not in types_of_pair]
+    right, arguments = range(len(gold)), len(gold)
+    others = [pair for pair in itertools.permutations(right, 2) if pair not in types_of_pair]
     negatives = sampling.draw(others, len(types_of_pair), sentence.id, "pairs")
+    if sampling.among == "both":  # pairs with one wrong argument, as many as are missing [L13]
+        wrong, arguments = range(len(gold), len(spans)), len(spans)
+        others = [*itertools.product(right, wrong), *itertools.product(wrong, right)]
+        negatives += sampling.draw(others, len(types_of_pair), sentence.id, "wrong", len(negatives))
     pair_types = list(types_of_pair.values()) + [{0}] * len(negatives)
     return Example(encoded, spans, span_types, list(types_of_pair) + negatives, pair_types, arguments)
 

@@ -758,7 +758,7 @@ def reachable(sentence, width):
     return {(e.start, e.end): 1 + TYPES[0].index(e.type) for e in reversed(narrow)}
 
 
-widths, rates, pools = st.integers(1, 6), st.sampled_from([1, 2, 30]), st.sampled_from(["gold", "sampled"])
+widths, rates, pools = st.integers(1, 6), st.sampled_from([1, 2, 30]), st.sampled_from(["gold", "both"])
 samplings = st.builds(Sampling, max_width=widths, rate=rates, among=pools)
 
 
@@ -786,13 +786,15 @@ def test_training_pairs_are_the_related_ones_and_others_never_related_never_twic
         if head in gold and tail in gold and head != tail:
             related.setdefault((head, tail), set()).add(1 + TYPES[1].index(r.type))
     pairs, types = [(example.spans[a], example.spans[b]) for a, b in example.pairs], example.pair_types
-    assert dict(zip(pairs[: len(related)], types)) == related
     assert len(types) == len(pairs) == len(set(pairs))
-    assert types[len(related) :] == [{0}] * (len(pairs) - len(related))
-    arguments = len(gold) if sampling.among == "gold" else len(example.spans)
-    assert example.arguments == arguments and all(a != b and max(a, b) < arguments for a, b in example.pairs)
-    available = math.perm(arguments, 2) - len(related)
-    assert len(pairs) - len(related) == min(available, sampling.rate * max(1, len(related)))
+    assert dict(zip(pairs, types)) == related | dict.fromkeys(pairs[len(related) :], {0})
+    assert all(a != b and min(a, b) < len(gold) for a, b in example.pairs)  # at most one argument is wrong
+    right = math.perm(len(gold), 2)
+    wrong = len(example.spans) - len(gold) if sampling.among == "both" else 0
+    assert example.arguments == len(gold) + wrong
+    wanted = len(related) + sampling.rate * max(1, len(related))
+    assert len(pairs) == min(right + 2 * len(gold) * wrong, wanted)
+    assert sum(max(a, b) < len(gold) for a, b in example.pairs) == min(right, len(pairs))
 
 
 @of(make=data.training_example)
@@ -819,10 +821,8 @@ def test_negatives_are_drawn_anew_in_each_epoch_and_each_sentence(make):
 
 @given(sentence=sentences(), width=widths)
 def test_a_prediction_example_is_every_span(sentence, width):
-    encoded = coded(sentence)
-    example = data.prediction_example(encoded, width)
-    assert example.encoded is encoded and example.spans == data.enumerate_spans(len(sentence.words), width)
-    assert example.span_types == [0] * len(example.spans) and example.pairs == [] and example.arguments == 0
+    encoded, spans = coded(sentence), data.enumerate_spans(len(sentence.words), width)
+    assert data.prediction_example(encoded, width) == data.Example(encoded, spans, [0] * len(spans))
 
 
 # -- The whole model -----------------------------------------------------------------------------------------

@@ -140,8 +140,8 @@ def test_ade_is_reported_by_macro_average_and_the_others_by_micro():
 
 
 def test_negatives_are_drawn_as_the_settings_say():
-    given = dict(max_width=7, pairs_among="sampled", seed=5, symmetric=["R"])
-    expected = data.Sampling(max_width=7, rate=3, among="sampled", symmetric=("R",), seed=5, epoch=2)
+    given = dict(max_width=7, pairs_among="both", seed=5, symmetric=["R"])
+    expected = data.Sampling(max_width=7, rate=3, among="both", symmetric=("R",), seed=5, epoch=2)
     assert train.sampling_of(train.settings_of(**given, negative_rate=3), 2) == expected
     expected = data.Sampling(rate=30, count=9)
     assert train.sampling_of(train.settings_of(negative_count=9), 0) == expected
