@@ -237,7 +237,7 @@ class Sampling:
     max_width: int = 10
     rate: int = 30  # negatives for each gold sample; no gold counts as one [L13]
     count: int | None = None  # or this many in each sentence, as in SpERT
-    among: str = "gold"  # negative pairs join "gold" spans; "both": or a gold and a negative span [L13]
+    among: str = "gold"  # negative pairs join "gold" spans; with "both", also gold and wrong ones [L13]
     symmetric: tuple[str, ...] = ()  # relation types that hold for both orders of a pair
     seed: int = 0
     epoch: int = 0

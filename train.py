@@ -74,7 +74,7 @@ class Settings(Config):
     clip: float = 1.0  # largest norm of the gradient (SpERT)
     negative_rate: int = 30  # negatives for each gold entity or relation of a sentence (§3.4)
     negative_count: int = 0  # if not 0, replaces the rate: negative spans (and pairs) of each sentence
-    pairs_among: Literal["gold", "both"] = "gold"  # negative pairs; both: a wrong span in them, too [L13]
+    pairs_among: Literal["gold", "both"] = "gold"  # negative pairs of gold spans; both: wrong ones, too [L13]
     symmetric: tuple[str, ...] = ()  # relation types without a direction: (a, b) and (b, a) are the same
     train_on_dev: bool = False  # train on train and dev, and keep the last epoch [L14]
     flat: bool = False  # keep only the likeliest of predicted entities that overlap [L37]
