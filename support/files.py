@@ -17,6 +17,11 @@ MOST_BYTES = 2**28  # of a file that is fetched, or read whole
 MOST_LINE_BYTES = 2**24
 
 
+def name_of(path: str) -> str:
+    """The last name of a path; of "." it is that of the current folder."""
+    return Path(path).absolute().name  # `resolve` would look at the disk, and refuses some names
+
+
 def read_text(path: Path, exact: bool = False) -> str:
     """The text of a UTF-8 file, without its byte order mark; `exact`: with it, where there is one."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from support.devices import explain_memory
 from support.encoders import save_tokenizer
 from support.errors import InputError, excerpt, explain_errors, explain_output, printable
-from support.files import lines_of, read_text, write_file
+from support.files import lines_of, name_of, read_text, write_file
 from support.flags import is_of
 from support.hub import fetch_repository, revision_of
 from support.processes import gather, processes_started, rank
@@ -36,7 +36,7 @@ def new_folder(settings, method: str) -> Path:
 def make_folder(settings, method: str) -> Path:
     """Makes the folder of a run. A folder that exists is never used again."""
     fold = [f"fold{settings.fold}"] if settings.dataset == "ade" else []
-    name = "-".join([Path(settings.dataset).absolute().name, *fold, *method.split(), f"seed{settings.seed}"])
+    name = "-".join([name_of(settings.dataset), *fold, *method.split(), f"seed{settings.seed}"])
     output, numbered = settings.output, (Path("runs") / f"{name}-{number}" for number in range(1, 10000))
     check_name("--output", output or name)
     if not output and os.path.lexists("runs") and not os.path.isdir("runs"):

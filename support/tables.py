@@ -1,8 +1,7 @@
 """Tables of scores, as text and as Markdown."""
 
-from pathlib import Path
-
 from support.errors import printable
+from support.files import name_of
 from support.scores import main_tables
 
 CAUSES = {
@@ -19,13 +18,13 @@ def introduction(run, method: str, splits: dict[str, list]) -> str:
     sizes = ", ".join(f"{len(encoded):,} of {split}" for split, encoded in splits.items() if encoded)
     types = f"{len(run.entity_types)} entity types, {len(run.relation_types)} relation types"
     model = f"{method}: {above:,} parameters and {encoder:,} of {run.settings.encoder}, on {run.device}"
-    return f"{model}\n{Path(run.settings.dataset).absolute().name}: {sizes}; {types}"
+    return f"{model}\n{name_of(run.settings.dataset)}: {sizes}; {types}"
 
 
 def final_table(settings, method: str, result: dict, printed: list[dict]) -> str:
     """All scores of a run in the layout of the paper's Table 1, then in words what the figures hide.
     `printed` are the paper's own figures for this method, for entities and for relations, if it has any."""
-    name = f"{Path(settings.dataset).absolute().name}, {settings.eval_split}"
+    name = f"{name_of(settings.dataset)}, {settings.eval_split}"
     entity, relation = main_tables(result).values()
     rows = []
     for average in ("micro", "macro"):
