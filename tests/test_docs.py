@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 from helpers import HERE, needs_corpora
@@ -108,6 +109,29 @@ def test_the_intervals_in_the_text_of_the_reproduction_are_those_of_its_tables()
     for match in quoted:
         one_digit = pytest.approx(list(map(float, match)), abs=0.051)
         assert one_digit in known, match
+
+
+LAYERS = {"0": "tiny", "1": "tiny-1", "2": "tiny-2"}
+# The columns of the table of the mechanisms: a phenomenon, and what is scored on it.
+MEASURED = (("span", "entity"), ("local", "relation"), ("sentence", "entity"), ("sentence", "relation"))
+
+
+def test_the_table_of_the_mechanisms_is_made_of_the_recorded_runs():
+    runs = [run for run in report.read_runs(HERE / "docs/results.json") if run.settings.dataset == "toy"]
+    (rows,) = re.findall(r"^\| layers of .*\n\|.*\n((?:\|.*\n)+)", DOCS["reproduction.md"], re.M)
+    for row in rows.splitlines():
+        layers, change, *cells = cells_of(row)
+        model = " ".join(["multihead", *re.findall(r"`(.*)`", change)]) if "SpERT" not in change else "spert"
+        same = [run for run in runs if run.encoder == LAYERS[layers]]
+        for cell, (phenomenon, task) in zip(cells, MEASURED, strict=True):
+            figures = {}
+            for name in (model, "multihead"):
+                scores = [run.score(task, phenomenon) for run in same if run.model == name]
+                figures[name] = mean(scores), stdev(scores)
+            assert cell.strip("*") == "{:.1f} ± {:.1f}".format(*figures[model])
+            loss = figures["multihead"][0] - figures[model][0]
+            is_clear = loss > max(2, 2 * figures[model][1], 2 * figures["multihead"][1])
+            assert cell.startswith("**") == is_clear, row
 
 
 @needs_corpora
