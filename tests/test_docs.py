@@ -20,6 +20,8 @@ from tools import benchmark, report
 
 README = (HERE / "README.md").read_text(encoding="utf-8")
 INTERVAL = re.compile(r"([+-]?\d+\.\d+)\s\[([+-]?\d+\.\d+),\s([+-]?\d+\.\d+)\]")
+# The means and deviations of entities and of relations.
+DEVIATION = re.compile(r"(\d+\.\d+) ± (\d+\.\d+) (?:/|\|(?: [\d.]+ /)*) (\d+\.\d+) ± (\d+\.\d+)")
 PROGRAMS = ("train.py", "data.py", "tools.benchmark", "tools.lesson", "tools.report")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((HERE / "docs").glob("*.md"))}
 CODE = [HERE / name for name in ("spanrel.py", "data.py", "train.py")]
@@ -109,6 +111,15 @@ def test_the_intervals_in_the_text_of_the_reproduction_are_those_of_its_tables()
     for match in quoted:
         one_digit = pytest.approx(list(map(float, match)), abs=0.051)
         assert one_digit in known, match
+
+
+def test_the_scores_in_the_readme_are_those_of_the_report():
+    printed = report.report([str(HERE / "docs/results.json")])
+    known = [list(map(float, match)) for match in DEVIATION.findall(printed)]
+    quoted = DEVIATION.findall(README)
+    assert len(quoted) == 8
+    for match in quoted:
+        assert pytest.approx(list(map(float, match)), abs=0.051) in known, match
 
 
 LAYERS = {"0": "tiny", "1": "tiny-1", "2": "tiny-2"}
