@@ -225,8 +225,7 @@ def enumerate_spans(n: int, max_width: int) -> list[tuple[int, int]]:
     """All spans [start, end) of n words that are at most `max_width` words wide, by start, then by end."""
     spans = []
     for start in range(n):
-        for end in range(start + 1, min(start + max_width, n) + 1):
-            spans.append((start, end))
+        spans += [(start, end) for end in range(start + 1, min(start + max_width, n) + 1)]
     return spans
 
 

@@ -42,7 +42,7 @@ class Config:
     threshold: float = 0.4  # sigmoid-bce: keep the types with a posterior above this [L6]
     span_weight: float = 0.4  # weight of the span loss in eq. (11)
     relation_weight: float = 0.6  # weight of the relation loss in eq. (11)
-    chunk: int = 2**26  # prediction: spans and pairs are taken in chunks of about this many numbers
+    chunk: int = 2**26  # prediction: most sentences × wordpieces × width × spans (or pairs) at a time
     most_entities: int = 256  # prediction: no relations in a sentence with more entities than this [L26]
 
 
@@ -151,7 +151,7 @@ def filter_spans(
 
 
 def all_pairs(is_entity: Bool[Tensor, "B M"]) -> tuple[Int[Tensor, "B P 2"], Bool[Tensor, "B P"]]:
-    """⟨s_1, s_2⟩ ∈ {E ⊗ E}, s.t. s_1 ≠ s_2: each ordered pair [L19], and a mask, False at padding."""
+    """⟨s_1, s_2⟩ ∈ {E ⊗ E}, E the entities kept, s_1 ≠ s_2: ordered pairs [L19], a mask, False at padding."""
     B, M = is_entity.shape
     pairs = (~torch.eye(M, dtype=torch.bool, device=is_entity.device)).nonzero().expand(B, -1, 2)
     return pairs, is_entity.gather(1, pairs[..., 0]) & is_entity.gather(1, pairs[..., 1])
@@ -252,8 +252,8 @@ class MultiHead(Attention):
         if d_context % self.heads or hidden % self.heads:
             widths = f"the encoder's width {d_context} and --hidden {hidden}"
             raise ValueError(f"--heads {self.heads} must divide {widths}")
-        self.ffnn_Q = FFNN(d_query, config.hidden, config.layers, config)
-        self.ffnn_K = FFNN(d_context, config.hidden, config.layers, config)
+        self.ffnn_Q = FFNN(d_query, hidden, config.layers, config)
+        self.ffnn_K = FFNN(d_context, hidden, config.layers, config)
 
     def score(self, query: Query, context: Context) -> Float[Tensor, "B H Q N"]:
         Q, K = split_heads(self.ffnn_Q(query), self.heads), split_heads(self.ffnn_K(context), self.heads)
@@ -386,7 +386,7 @@ class SpanRel(nn.Module):
         self.ffnn_r = FFNN(q, C, config.layers, config)  # (10)
 
     def embed(self, input_ids: Ids, attention_mask: Ids, is_token: Tokens) -> Embeddings:
-        """B_S = [X_0 … X_n]: the encoder's output. [SEP] and padding become 0, as 0 times NaN is NaN."""
+        """B_S = [X_0 … X_n]: the encoder's output. [SEP] and padding become 0: no weight cancels a NaN."""
         X = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return X.masked_fill(~is_token[..., None], 0.0)
 

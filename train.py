@@ -41,13 +41,14 @@ from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, pictures
 from support.cautions import cautions, crowd_cautions
 from support.checkpoints import finish_epoch, go_on, identity_of, load_model
+from support.command_line import RANGES, add_actions, take_actions
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
-from support.errors import InputError, excerpt, explain_errors, one_line, run_program, warn
-from support.flags import add_flags, check_fitting, check_values, command_of, make_parser, refuse_idle
+from support.errors import InputError, excerpt, explain_errors, one_line, read_each, run_program, warn
+from support.flags import add_flags, check_values, command_of, make_parser, refuse_idle
 from support.processes import build_ahead, gather, join_processes, rank, sum_over_processes, world_size
 from support.progress import Progress
 from support.scores import all_scores, main_tables, sentence_counts
-from support.selection import select, undirected
+from support.selection import check_symmetric, select, undirected
 from support.tables import introduction
 
 # -- Settings ------------------------------------------------------------------------------------------------
@@ -91,18 +92,10 @@ class Settings(Config):
 
 
 # What replaces the defaults above.
-FOR_DATASET = {"toy": dict(encoder="tiny")}  # no other corpus needs defaults of its own
+FOR_TOY = dict(encoder="tiny")
 FOR_TINY = dict(lr=1e-3, head_lr=1e-3, hidden=64)  # with the small encoders of random weights
 FOR_SPERT = {**spert.SETTINGS, **spert.CONFIG}
-OTHER_DEFAULTS = {"toy": {**FOR_TINY, **FOR_DATASET["toy"]}, "spert": FOR_SPERT}
-
-# The lowest and the highest value of a number. A number without a row here may be 0 to 2^31.
-RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # below this, a chunk saves little memory
-RANGES |= dict.fromkeys(("epochs", "batch_size"), (1, 2**31))
-RANGES |= dict.fromkeys(("dropout", "warmup", "threshold"), (0, 1))
-RANGES |= dict.fromkeys(("least_entity_score", "least_relation_score"), (0, 1))
-RANGES |= dict.fromkeys(("hidden", "width_dim"), (1, 2**16))
-RANGES |= dict.fromkeys(("heads", "layers", "context_layers", "max_width"), (1, 1000))
+OTHER_DEFAULTS = {"toy": FOR_TINY | FOR_TOY, "spert": FOR_SPERT}
 
 
 def settings_of(**given) -> Settings:
@@ -110,7 +103,7 @@ def settings_of(**given) -> Settings:
     is_spert = given.get("model") == "spert"
     # Later ones override earlier ones: SpERT's defaults, the corpus's, the small encoders', the flags.
     chosen = dict(FOR_SPERT) if is_spert else {}
-    chosen |= FOR_DATASET.get(given.get("dataset", "toy"), {})
+    chosen |= FOR_TOY if given.get("dataset", "toy") == "toy" else {}
     if given.get("encoder", chosen.get("encoder")) in encoders.TINY_NAMES:
         chosen |= FOR_TINY
     chosen |= given
@@ -199,10 +192,9 @@ class Run:
         entities of records are taken as they are, and only relations between them are predicted."""
         if isinstance(texts, bytes) or not hasattr(texts, "__iter__"):
             raise InputError(f"predict takes a text, or a list of texts; this is {excerpt(texts)}")
-        items, inputs = [texts] if isinstance(texts, (str, dict)) else texts, []
-        for number, item in enumerate(items, 1):
-            sentence, _ = data.input_sentence(item, f"text {number}", f"text {number}", self.rule)
-            inputs.append(sentence)
+        items = [texts] if isinstance(texts, (str, dict)) else texts
+        named = [(item, f"text {k}", f"text {k}", self.rule) for k, item in enumerate(items, 1)]
+        inputs = [sentence for sentence, _ in read_each(data.input_sentence, named)]
         return self.annotate(self.encode(inputs), given_entities)
 
     def annotate(self, encoded: list[Encoded], given_entities: bool = False) -> list[Sentence]:
@@ -212,12 +204,12 @@ class Run:
         share, own_batches = [], batches[rank() :: world_size()]
         for batch in build_ahead(lambda part: self.prediction_batch(part, given_entities), own_batches):
             share += self.annotate_batch(batch, given_entities)
-        # A sentence without words stays without entities.
-        sentence_by_id = {id(e): dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded}
-        for number, sentences in enumerate(gather(share)):
-            order = itertools.chain(*batches[number :: world_size()])
-            sentence_by_id.update(zip(map(id, order), sentences))
-        annotated = [sentence_by_id[id(e)] for e in encoded]
+        # By identity, as names may repeat. A sentence without words stays without entities.
+        found = {id(e): dataclasses.replace(e.sentence, entities=[], relations=[]) for e in encoded}
+        for process, sentences in enumerate(gather(share)):
+            its_share = itertools.chain(*batches[process :: world_size()])
+            found.update(zip(map(id, its_share), sentences))
+        annotated = [found[id(e)] for e in encoded]
         warn(crowd_cautions(annotated, self.settings.most_entities))
         return [select(sentence, self.settings) for sentence in annotated]
 
@@ -305,9 +297,7 @@ def begin(settings: Settings, revision: str = "") -> tuple[Run, dict[str, list[E
     if settings.encoder in encoders.TINY_NAMES:
         torch.set_num_threads(1)  # its matrices are too small to share: threads would wait for each other
     corpus = corpus_of_run(settings)
-    if unknown := sorted(set(settings.symmetric) - set(corpus.types("relations"))):
-        types = ", ".join(corpus.types("relations")) or "none"
-        raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {types}")
+    check_symmetric(settings.symmetric, corpus.types("relations"))
     if settings.train_on_dev:
         corpus.train, corpus.dev = corpus.train + corpus.dev, []
     run = new_run(settings, corpus, revision)
@@ -329,7 +319,7 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     settings = run.settings
     train, dev = splits["train"], splits["dev"]
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
-    identity = identity_of(run, splits)  # test is part of what the run is, too
+    identity = identity_of(run, splits)  # what --resume must find unchanged, test included
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
         folders.write_description(folder, run)
@@ -376,7 +366,7 @@ def train_epoch(run: Run, train: list[Encoded], epoch: int, optimizer, schedule)
         schedule.step()
         sums += torch.stack(losses).detach()
         if step % 20 == 0:  # not at each step: reading a value waits for the device
-            progress.show(step, f"loss {float(sums[0]) / step:.4f}")
+            progress.show(step, f"loss {float(sum_over_processes(sums[0].clone())) / step:.4f}")
     means = (sum_over_processes(sums) / len(parts)).tolist()
     return dict(zip(("loss", "span_loss", "relation_loss"), means))
 
@@ -415,29 +405,11 @@ def sampling_of(settings: Settings, epoch: int) -> Sampling:
 
 # -- Command line --------------------------------------------------------------------------------------------
 
-ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are not settings
-CORPUS = ("dataset", "data_dir", "split", "fold", "eval_split")  # what a saved run is scored on
-SELECTION = ("threshold", "flat", "least_entity_score", "least_relation_score")
-MEMORY = ("chunk", "most_entities")
-FITTING = {  # what can be done with a saved run, and the flags that go with it
-    "load": ("predict", "given_entities", "evaluate", "format", "device", *MEMORY, *SELECTION, *CORPUS),
-    "resume": ("device", "chunk", "dataset", "data_dir"),
-}
-NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # the flag that each flag needs
-
 
 def make_train_parser():
     """The command line: a flag for each field of Settings and Config, and what to do with a saved run."""
     parser = make_parser(__doc__, "python train.py [--flag value ...]; --help lists the flags")
-    saved = parser.add_argument_group("a saved run")
-    saved.add_argument("--load", metavar="RUN", help="a run to use: its folder, or its name on the hub")
-    texts = {"metavar": "TEXT", "nargs": "+", "action": "extend"}
-    saved.add_argument("--predict", **texts, help="with --load: texts or files (a sentence per line or JSON)")
-    given_help = "with --predict: keep the entities of the records, and find their relations"
-    saved.add_argument("--given-entities", action="store_true", help=given_help)
-    saved.add_argument("--evaluate", action="store_true", help="with --load: score it")
-    saved.add_argument("--format", choices=pictures.FORMATS, help="form of the predictions (default: text)")
-    saved.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped")
+    add_actions(parser)
     add_flags(parser.add_argument_group("the run"), Settings, OTHER_DEFAULTS)
     add_flags(parser.add_argument_group("the model"), Config, OTHER_DEFAULTS)
     return parser
@@ -451,8 +423,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run_command(given: dict):
     """Trains, or does what is asked for with a saved run."""
     encoders.silence_transformers()
-    actions = {name: given.pop(name) for name in ACTIONS if name in given}
-    check_fitting(actions, given, FITTING, NEEDED)
+    actions = take_actions(given)
     check_values(Settings, given, RANGES)
     join_processes()
     if "load" in actions:
@@ -483,7 +454,7 @@ def use_run(actions: dict, given: dict):
         given = {"fold": 0, "split": "", **given}
     elif settings.train_on_dev and given.get("eval_split") == "dev":
         raise InputError("--eval-split dev: the run was trained on dev, too")
-    for name, value in given.items():  # they are the model's config, too
+    for name, value in given.items():  # in place: the settings are the model's config, too
         setattr(settings, name, value)
     blocks = predict_inputs(run, actions, is_silent=form in pictures.STREAMED and sys.stdout.isatty())
     if "evaluate" in actions:
@@ -492,7 +463,8 @@ def use_run(actions: dict, given: dict):
 
 
 def score_split(run: Run, form: str):
-    """Scores the split that the settings name. Prints the scores in text, else yields its sentences."""
+    """Scores the split that the settings name, when iterated: after the predictions.
+    In text it prints the scores and yields nothing, else it yields the sentences."""
     gold = corpus_of_run(run.settings).splits[run.settings.eval_split]
     result, predicted = evaluate(run, run.encode(gold, run.settings.eval_split))
     if form == "text":

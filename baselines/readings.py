@@ -23,7 +23,7 @@ READINGS = {"softmax-bce": softmax_bce, "softmax-ce": softmax_ce, "sigmoid-bce":
 
 
 class WithReading(SpanRel):
-    """The model under any reading. "sigmoid-bce" has a score for each type but NoneRelation, no arg max."""
+    """The model under any reading. With "sigmoid-bce" NoneRelation has no score, and there is no arg max."""
 
     def __init__(self, config, encoder, E: int, C: int):
         self.sigmoid = config.relation_loss == "sigmoid-bce"

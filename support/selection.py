@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from support.errors import InputError
+
 
 def select(sentence, settings):
     """A predicted sentence without what the settings leave out: scores too low, overlaps, a relation twice.
@@ -41,3 +43,10 @@ def undirected(sentence, symmetric: tuple[str, ...]):
         if other is None or (relation.score or 0) > (other.score or 0):
             likeliest_of[relation] = relation
     return dataclasses.replace(sentence, relations=list(likeliest_of.values()))
+
+
+def check_symmetric(symmetric: tuple[str, ...], types: list[str]):
+    """Refuses a symmetric type that is none of the relation types of train."""
+    if unknown := sorted(set(symmetric) - set(types)):
+        known = ", ".join(types) or "none"
+        raise InputError(f"--symmetric {', '.join(unknown)}: the relation types of train are {known}")

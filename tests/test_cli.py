@@ -151,6 +151,9 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "a split for a text": (
         {}, (*TEXT, "--eval-split", "dev"), "--eval-split goes with --load RUN --evaluate",
     ),
+    "a fold that the run was trained on": (
+        {}, (*EVALUATE, "--fold", "3"), "--fold goes with --load RUN --dataset",
+    ),
     "given entities of a split": (
         {}, (*EVALUATE, "--given-entities"), "--given-entities goes with --load RUN --predict",
     ),

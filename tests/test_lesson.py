@@ -14,7 +14,7 @@ from answers import RIGHT, WRONG
 from helpers import HERE
 
 from data import enumerate_spans
-from spanrel import EQUATIONS, span_ends, span_specific
+from spanrel import EQUATIONS, filter_spans, mask_between, span_ends, span_specific
 from tools import answers, lesson, solutions
 from tools.exercises import EXERCISES, beside, check, grade
 
@@ -97,6 +97,56 @@ def test_every_check_knows_a_misconception_in_another_form(name, answer, misconc
 def test_to_call_the_layer_on_the_whole_is_no_answer_to_its_being_taken_apart(capsys):
     assert check("first_layer", lesson.layer_of_the_whole) == 0
     assert "this is the layer of R_s as a whole; take its weight apart" in capsys.readouterr().out
+
+
+def whole_by_matmul(T_s, F_s, X, W, spans, linear):
+    return torch.cat([T_s, F_s, span_ends(X, spans), W], -1) @ linear.weight.T + linear.bias
+
+
+def whole_by_linear(T_s, F_s, X, W, spans, linear):
+    R_s = torch.cat([T_s, F_s, span_ends(X, spans), W], -1)
+    return torch.nn.functional.linear(R_s, linear.weight, linear.bias)
+
+
+def whole_by_einsum(T_s, F_s, X, W, spans, linear):
+    R_s = torch.cat([T_s, F_s, span_ends(X, spans), W], -1)
+    return torch.einsum("bsr,hr->bsh", R_s, linear.weight) + linear.bias
+
+
+@pytest.mark.parametrize("answer", [whole_by_matmul, whole_by_linear, whole_by_einsum])
+def test_a_product_with_the_whole_weight_is_no_answer_either(answer, capsys):
+    assert check("first_layer", answer) == 0
+    message = capsys.readouterr().out
+    assert "does not hold:   no product takes the weight as a whole" in message
+    assert message.endswith("  the numbers are right\n")
+
+
+def test_a_place_that_is_filled_up_has_the_index_of_a_span(capsys):
+    def filtration_filled_up_with_the_number_of_spans(y_s, is_span):
+        kept, is_entity = filter_spans(y_s, is_span)
+        return kept.where(is_entity, y_s.shape[1]), is_entity
+
+    def filtration_by_lists(y_s, is_span):  # which makes floats of nothing
+        kept, is_entity = filter_spans(y_s, is_span)
+        return torch.tensor(kept.tolist()), is_entity
+
+    assert check("filter_spans", filtration_filled_up_with_the_number_of_spans) == 0
+    shows_what_it_found(capsys.readouterr().out, EXERCISES["filter_spans"])
+    assert check("filter_spans", filtration_by_lists) == 0
+    assert "indexes are whole numbers" in capsys.readouterr().out
+
+
+def test_a_model_of_ones_own_asks_ours_where_there_is_no_span_or_no_pair():
+    def by_loops(spans, pairs, N):
+        rows = [mask_between(spans, pairs[:, k : k + 1], N)[:, 0] for k in range(pairs.shape[1])]
+        return torch.stack(rows, 1)
+
+    spans, pairs = torch.tensor([[[1, 2], [4, 6]]]), torch.tensor([[[0, 1]]])
+    spared = lesson.sparing({"mask_between": by_loops, "ATTENTION": {}})
+    with pytest.raises(RuntimeError):
+        by_loops(spans, pairs[:, :0], 8)
+    assert spared["mask_between"](spans, pairs[:, :0], 8).shape == (1, 0, 8) and spared["ATTENTION"] == {}
+    assert torch.equal(spared["mask_between"](spans, pairs, 8), by_loops(spans, pairs, 8))
 
 
 def test_the_inputs_are_those_of_two_sentences():

@@ -57,6 +57,8 @@ def test_one_text_is_one_sentence(run):
     for wrong in (None, 5, b"ab", Path("a")):
         with pytest.raises(InputError, match="^predict takes a text, or a list of texts; this is "):
             run.predict(wrong)
+    with pytest.raises(InputError, match="^text 1: .*\ntext 3, tokens"):  # all of them are named
+        run.predict(["\udc80", "A rash.", [5]])
 
 
 CUT = [("letters", ["U", ".", "S", ".", "men"]), ("treebank", ["U.S.", "men"])]

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import data
 import spanrel
@@ -181,6 +182,32 @@ def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
     same(first_layer(T_s, F_s, case.X, W, case.padded_spans, linear), expected, FLOAT32)
 
 
+PRODUCTS = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "einsum", "tensordot")
+
+
+class RefuseProducts(TorchFunctionMode):
+    """Within it no product takes a whole weight of this shape, turned or not."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = sorted(shape)
+
+    def __torch_function__(self, function, types, inputs=(), named=None):
+        """Calls a function of torch, if it may be called."""
+        shapes = [sorted(value.shape) for value in inputs if isinstance(value, torch.Tensor)]
+        if function.__name__ in PRODUCTS and self.shape in shapes:
+            refuse_the_whole(None)
+        return function(*inputs, **named or {})
+
+
+@given(case=cases())
+def no_product_takes_the_weight_as_a_whole(case, first_layer):
+    linear = case.seeded(spanrel.FFNN, 4 * D + 3, 5, 1)[0]
+    T_s, F_s, W = case.numbers(case.S, D), case.numbers(case.S, D), case.numbers(case.S, 3)
+    with RefuseProducts(linear.weight.shape):
+        first_layer(T_s, F_s, case.X, W, case.padded_spans, linear)
+
+
 def refuse_the_whole(R_s):
     """What the layer does with R_s where it must be taken apart."""
     raise RuntimeError("this is the layer of R_s as a whole; take its weight apart")
@@ -193,12 +220,15 @@ def layer_of(parts, T_s, F_s, X, W, spans, linear):
     return linear(torch.cat([own[part] for part in parts.split()], -1))
 
 
-def kept_alone(answer):
-    """What counts of `filter_spans`: where the mask is False, any index will do."""
+def kept_alone(answer, y_s, is_span):
+    """What counts of `filter_spans`: where the mask is False, the index of any span will do."""
     if isinstance(answer, torch.Tensor):
         raise TypeError("two tensors, please: the indexes and the mask")
     kept, is_entity = answer
-    return kept.where(is_entity, -1), is_entity
+    if kept.is_floating_point():
+        raise TypeError("indexes are whole numbers: dtype=torch.long, where there are none, too")
+    is_index = (0 <= kept) & (kept < y_s.shape[1])
+    return kept.where(is_entity | ~is_index, 0), is_entity
 
 
 def kept_by(keep, order=None):
@@ -454,7 +484,8 @@ EXERCISES["first_layer"] = Exercise(answers.first_layer, [PARTS], {
     "this is the layer, not R_s: W · R_s + b": lambda T, F, X, W, s, f: spanrel.span_representation(
         T, F, spanrel.span_ends(X, s), W),
     "the ReLU comes behind the layer": lambda *x: layer_of("T F first last W", *x).relu(),
-}, (the_first_layer_taken_apart_is_that_of_eq_4,), 3, batched=True, differentiated=True)  # fmt: skip
+}, (the_first_layer_taken_apart_is_that_of_eq_4, no_product_takes_the_weight_as_a_whole), 3, batched=True,
+    differentiated=True)  # fmt: skip
 
 SCORES = nn.Linear(2, 3)
 SCORES.weight.data = torch.tensor([[1.0, 0.5], [-1.0, 1.0], [0.0, 0.5]])
@@ -479,6 +510,7 @@ POSTERIOR = torch.tensor([[[0.1, 0.3, 0.6], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0
 IS_SPAN = torch.tensor([[True] * 4, [True, True, True, False]])
 FILTERED = [(POSTERIOR[:, :3], IS_SPAN[:, :3]), (POSTERIOR, IS_SPAN)]
 FILTERED.append((POSTERIOR.repeat(1, 10, 1), IS_SPAN.repeat(1, 10)))  # so many that a sort need not be stable
+FILTERED.append((POSTERIOR[:, 1:3].sort(-1, descending=True).values, IS_SPAN[:, 1:3]))  # none is kept
 EXERCISES["filter_spans"] = Exercise(spanrel.filter_spans, FILTERED, {
     "class 0 is NoneEntity: such a span is dropped": lambda y, m: kept_by(m),
     "padding is no span: is_span is False there": lambda y, m: kept_by(y.argmax(-1) > 0),
@@ -498,6 +530,9 @@ EXERCISES["filter_spans"] = Exercise(spanrel.filter_spans, FILTERED, {
         lambda y, m: sorted_by((y.argmax(-1) > 0) & m),
     "this puts the spans that are dropped first: descending=True":
         lambda y, m: sorted_by((y.argmax(-1) > 0) & m, descending=False),
+    "where a sentence keeps fewer, the index must be that of a span, such as 0; -1 is none":
+        lambda y, m: (spanrel.filter_spans(y, m)[0].where(spanrel.filter_spans(y, m)[1], -1),
+                      spanrel.filter_spans(y, m)[1]),
     "the types are not asked for: which spans, as indexes": lambda y, m: (
         take(y, spanrel.filter_spans(y, m)[0]).argmax(-1), spanrel.filter_spans(y, m)[1]),
 }, (proof.test_span_filtration_keeps_what_is_not_none_entity,), 2, batched=True,
@@ -700,6 +735,7 @@ RISING = torch.tensor([[[0.0, 0.0], [0.5, 0.5], [1.0, 1.5]], [[0.5, 0.0], [1.0, 
 WEIGHED = [(weights, Q / 4, RISING, SEEN) for weights in (as_cited, as_printed, even, milder, gates)]
 WEIGHED += [(weights, Q / 4, RISING, SEEN | ~SEEN) for weights in (milder, wilder, turned, absolute)]
 WEIGHED += [(as_cited, Q[:, :1] / 4, RISING, SEEN[:, :1] | ~SEEN[:, :1])]  # a single query
+WEIGHED += [(as_cited, Q[:1, :1] / 4, RISING[:1], SEEN[:1, :1] | ~SEEN[:1, :1])]  # of a single sentence
 EXERCISES["ignores_query"] = Exercise(ignores_query, WEIGHED, {
     "always False: that is no experiment yet": lambda w, Q, K, m: False,
     "always True: that is no experiment yet, or it is the same query twice; take another one":
@@ -707,6 +743,8 @@ EXERCISES["ignores_query"] = Exercise(ignores_query, WEIGHED, {
     "True means that it ignores its query": lambda w, Q, K, m: not ignores_query(w, Q, K, m),
     "with a single query, to change the order of the queries changes nothing: give it new numbers":
         lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(Q.flip(1), K, m)),
+    "with a single sentence, to change the order of the sentences changes nothing: give it new numbers":
+        lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(Q.flip(0), K, m)),
     "a longer query of the same direction is not new enough":
         lambda w, Q, K, m: torch.allclose(w(Q, K, m), w(2 * Q, K, m)),
     "the opposite query is not new enough: a score may ignore its sign":
