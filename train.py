@@ -449,9 +449,12 @@ def use_run(actions: dict, given: dict):
         raise InputError("--load RUN goes with --predict TEXT or --evaluate")
     run = load(actions["load"], given.pop("device", "auto"))
     settings, form = run.settings, actions.get("format", "text")
+    own_share = settings.fold, settings.split
     refuse_idle(given, idle_flags(settings))
-    if "dataset" in given:  # the run's own fold and split belong to its own corpus
-        given = {"fold": 0, "split": "", **given}
+    if given.get("dataset", settings.dataset) != settings.dataset:
+        given = {"fold": 0, "split": "", **given}  # the run's own belong to its own corpus
+    elif (given.get("fold", settings.fold), given.get("split", settings.split)) != own_share:
+        raise InputError("--fold, --split: the run was trained on all other shares of its own corpus")
     elif settings.train_on_dev and given.get("eval_split") == "dev":
         raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():  # in place: the settings are the model's config, too

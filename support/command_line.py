@@ -12,7 +12,6 @@ FITTING = {  # what can be done with a saved run, and the flags that go with it
     "resume": ("device", "chunk", "dataset", "data_dir"),
 }
 NEEDED = {"given_entities": "predict", **dict.fromkeys(CORPUS, "evaluate")}  # the flag that each flag needs
-NEEDED |= dict.fromkeys(("split", "fold"), "dataset")  # another share of a run's own corpus was trained on
 
 # The lowest and the highest value of a number. A number without a row here may be 0 to 2^31.
 RANGES = {"clip": (1e-6, 2**31), "chunk": (2**22, 2**31)}  # below this, a chunk saves little memory

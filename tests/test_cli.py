@@ -152,7 +152,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {}, (*TEXT, "--eval-split", "dev"), "--eval-split goes with --load RUN --evaluate",
     ),
     "a fold that the run was trained on": (
-        {}, (*EVALUATE, "--fold", "3"), "--fold goes with --load RUN --dataset",
+        {}, (*EVALUATE, "--fold", "3"), "--fold, --split: the run was trained on all other shares",
     ),
     "given entities of a split": (
         {}, (*EVALUATE, "--given-entities"), "--given-entities goes with --load RUN --predict",

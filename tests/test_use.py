@@ -287,6 +287,8 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         folder = str(tmp_path / f"run{number}")
         save_run(run, Path(folder))
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
+    given = ["--load", folder, "--evaluate", "--dataset", "pool", "--split", "50/25/25"]
+    assert train.main(given) == 2 and "trained on all other shares" in capsys.readouterr().err
     assert train.settings_of(chunk=2**22).chunk == 2**22
     assert train.flags_of(train.settings_of(chunk=2**22)) == {}  # it changes no score
 
