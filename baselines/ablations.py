@@ -9,7 +9,7 @@ from baselines.readings import WithReading
 from baselines.spert import masked_max
 from spanrel import ATTENTION, FFNN
 
-Part = Literal["span-specific", "span-sentence", "local", "relation-sentence"]  # Tables 3, 3, 4, 4
+Part = Literal["span-specific", "span-sentence", "local", "relation-sentence"]  # the first two of Table 3
 ABLATIONS = get_args(Part)
 
 
