@@ -169,7 +169,8 @@ class Run:
     def batch(self, examples: list[Example]) -> Batch:
         """The examples as tensors, on the model's device."""
         batch = data.make_batch(examples, len(self.relation_types) + 1, self.tokenizer.pad_token_id or 0)
-        return batch.to(self.device)
+        with explain_memory("a batch, on its way to the device", batch, "does another program use it?"):
+            return batch.to(self.device)
 
     def training_batch(self, encoded: list[Encoded], sampling: Sampling) -> Batch:
         """This process's share of some sentences, with their gold and fresh negatives."""

@@ -406,6 +406,10 @@ def test_out_of_memory_is_one_line_that_names_the_batch_and_what_may_help(
     (line,) = capsys.readouterr().err.splitlines()
     expected = "prediction, 1 sentences of up to 6 wordpieces: out of memory; a smaller --chunk may help"
     assert line == expected
+    monkeypatch.setattr(train.Batch, "to", fail)  # in the thread that builds batches
+    assert train.main(["--load", str(folder), "--predict", "a rash"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("a batch, on its way to the device, 1 sentences of up to 6 wordpieces: out of")
 
 
 def test_other_errors_of_torch_stay_what_they_are():
