@@ -84,8 +84,14 @@ def test_a_command_of_yesterday_is_noticed():
         train.make_train_parser().parse_args(shlex.split(command)[1:])
 
 
-def test_the_tables_of_the_reproduction_are_the_reports():
-    printed = report.report([str(HERE / "docs/results.json")], with_all=True).splitlines()
+@pytest.fixture(scope="module")
+def whole_report():
+    """What `python -m tools.report docs/results.json --all` prints, whose intervals take some seconds."""
+    return report.report([str(HERE / "docs/results.json")], with_all=True)
+
+
+def test_the_tables_of_the_reproduction_are_the_reports(whole_report):
+    printed = whole_report.splitlines()
     tables = [part.splitlines() for part in DOCS["reproduction.md"].split("\n\n") if part.startswith("| ")]
     copied = [rows for rows in tables if rows[0] in printed]
     assert len(copied) == 5
@@ -113,9 +119,8 @@ def test_the_intervals_in_the_text_of_the_reproduction_are_those_of_its_tables()
         assert one_digit in known, match
 
 
-def test_the_scores_in_the_readme_are_those_of_the_report():
-    printed = report.report([str(HERE / "docs/results.json")])
-    known = [list(map(float, match)) for match in DEVIATION.findall(printed)]
+def test_the_scores_in_the_readme_are_those_of_the_report(whole_report):
+    known = [list(map(float, match)) for match in DEVIATION.findall(whole_report)]
     quoted = DEVIATION.findall(README)
     assert len(quoted) == 8
     for match in quoted:

@@ -14,7 +14,7 @@ from answers import RIGHT, WRONG
 from helpers import HERE
 
 from data import enumerate_spans
-from spanrel import EQUATIONS, filter_spans, mask_between, span_ends, span_specific
+from spanrel import EQUATIONS, filter_spans, mask_between, span_ends, span_representation, span_specific
 from tools import answers, lesson, solutions
 from tools.exercises import EXERCISES, beside, check, grade
 
@@ -99,22 +99,18 @@ def test_to_call_the_layer_on_the_whole_is_no_answer_to_its_being_taken_apart(ca
     assert "this is the layer of R_s as a whole; take its weight apart" in capsys.readouterr().out
 
 
-def whole_by_matmul(T_s, F_s, X, W, spans, linear):
-    return torch.cat([T_s, F_s, span_ends(X, spans), W], -1) @ linear.weight.T + linear.bias
+WHOLE_PRODUCTS = {
+    "matmul": lambda R_s, linear: R_s @ linear.weight.T + linear.bias,
+    "linear": lambda R_s, linear: torch.nn.functional.linear(R_s, linear.weight, linear.bias),
+    "einsum": lambda R_s, linear: torch.einsum("bsr,hr->bsh", R_s, linear.weight) + linear.bias,
+}
 
 
-def whole_by_linear(T_s, F_s, X, W, spans, linear):
-    R_s = torch.cat([T_s, F_s, span_ends(X, spans), W], -1)
-    return torch.nn.functional.linear(R_s, linear.weight, linear.bias)
+@pytest.mark.parametrize("product", WHOLE_PRODUCTS)
+def test_a_product_with_the_whole_weight_is_no_answer_either(product, capsys):
+    def answer(T_s, F_s, X, W, spans, linear):
+        return WHOLE_PRODUCTS[product](span_representation(T_s, F_s, span_ends(X, spans), W), linear)
 
-
-def whole_by_einsum(T_s, F_s, X, W, spans, linear):
-    R_s = torch.cat([T_s, F_s, span_ends(X, spans), W], -1)
-    return torch.einsum("bsr,hr->bsh", R_s, linear.weight) + linear.bias
-
-
-@pytest.mark.parametrize("answer", [whole_by_matmul, whole_by_linear, whole_by_einsum])
-def test_a_product_with_the_whole_weight_is_no_answer_either(answer, capsys):
     assert check("first_layer", answer) == 0
     message = capsys.readouterr().out
     assert "does not hold:   no product takes the weight as a whole" in message

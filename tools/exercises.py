@@ -172,14 +172,19 @@ def shifted(start, end, spans, n):
     return spanrel.mask_inside(spans + torch.tensor([start, end]), n)
 
 
-@given(case=cases())
-def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
+def parts_and_layer(case):
+    """Random inputs of `first_layer`."""
     linear = case.seeded(spanrel.FFNN, 4 * D + 3, 5, 1)[0]  # its only layer
     T_s, F_s, W = case.numbers(case.S, D), case.numbers(case.S, D), case.numbers(case.S, 3)
-    R_s = spanrel.span_representation(T_s, F_s, spanrel.span_ends(case.X, case.padded_spans), W)
-    expected = linear(R_s).detach()
+    return T_s, F_s, case.X, W, case.padded_spans, linear
+
+
+@given(case=cases())
+def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
+    T_s, F_s, X, W, spans, linear = parts_and_layer(case)
+    expected = linear(spanrel.span_representation(T_s, F_s, spanrel.span_ends(X, spans), W)).detach()
     linear.forward = refuse_the_whole
-    same(first_layer(T_s, F_s, case.X, W, case.padded_spans, linear), expected, FLOAT32)
+    same(first_layer(T_s, F_s, X, W, spans, linear), expected, FLOAT32)
 
 
 PRODUCTS = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "einsum", "tensordot")
@@ -202,10 +207,9 @@ class RefuseProducts(TorchFunctionMode):
 
 @given(case=cases())
 def no_product_takes_the_weight_as_a_whole(case, first_layer):
-    linear = case.seeded(spanrel.FFNN, 4 * D + 3, 5, 1)[0]
-    T_s, F_s, W = case.numbers(case.S, D), case.numbers(case.S, D), case.numbers(case.S, 3)
+    *parts, linear = parts_and_layer(case)
     with RefuseProducts(linear.weight.shape):
-        first_layer(T_s, F_s, case.X, W, case.padded_spans, linear)
+        first_layer(*parts, linear)
 
 
 def refuse_the_whole(R_s):

@@ -209,8 +209,7 @@ def sparing(answers: dict) -> dict:
     """The answers, spared what no exercise mentions: where there is no span or no pair, ours answer."""
     spared = {}
     for name, answer in answers.items():
-        homes = [module for module in (spanrel, data, train) if hasattr(module, name)]
-        ours = getattr(homes[0], name)
+        ours = next(getattr(module, name) for module in (spanrel, data, train) if hasattr(module, name))
         spared[name] = functools.partial(answer_or_ours, answer, ours) if callable(answer) else answer
     return spared
 
