@@ -41,7 +41,7 @@ from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, pictures
 from support.cautions import cautions, crowd_cautions
 from support.checkpoints import finish_epoch, go_on, identity_of, load_model
-from support.command_line import RANGES, add_actions, take_actions
+from support.command_line import RANGES, add_actions, change_settings, take_actions
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, read_each, run_program, warn
 from support.flags import add_flags, check_values, command_of, make_parser, refuse_idle
@@ -184,8 +184,8 @@ class Run:
 
     def prediction_batch(self, encoded: list[Encoded], given_entities: bool = False) -> Batch:
         """Some sentences with all their spans, or with the entities that they have."""
-        max_width = self.settings.max_width
-        return self.batch([data.prediction_example(e, max_width, given_entities) for e in encoded])
+        width = self.settings.max_width
+        return self.batch([data.prediction_example(e, width, given_entities) for e in encoded])
 
     def predict(self, texts: list | str | dict, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
@@ -446,24 +446,13 @@ def resume(folder: str, given: dict) -> dict:
 
 def use_run(actions: dict, given: dict):
     """Predicts with a saved run, or scores it, or both."""
-    if "predict" not in actions and "evaluate" not in actions:
-        raise InputError("--load RUN goes with --predict TEXT or --evaluate")
     run = load(actions["load"], given.pop("device", "auto"))
-    settings, form = run.settings, actions.get("format", "text")
-    own_share = settings.fold, settings.split
-    refuse_idle(given, idle_flags(settings))
-    if given.get("dataset", settings.dataset) != settings.dataset:
-        given = {"fold": 0, "split": "", **given}  # the run's own belong to its own corpus
-    elif (given.get("fold", settings.fold), given.get("split", settings.split)) != own_share:
-        raise InputError("--fold, --split: the run was trained on all other shares of its own corpus")
-    elif settings.train_on_dev and given.get("eval_split") == "dev":
-        raise InputError("--eval-split dev: the run was trained on dev, too")
-    for name, value in given.items():  # in place: the settings are the model's config, too
-        setattr(settings, name, value)
-    blocks = predict_inputs(run, actions, is_silent=form in pictures.STREAMED and sys.stdout.isatty())
+    refuse_idle(given, idle_flags(run.settings))
+    change_settings(run.settings, given)
+    blocks = predict_inputs(run, actions)
     if "evaluate" in actions:
-        blocks = itertools.chain(blocks, score_split(run, form))
-    pictures.print_blocks(blocks, form, actions["load"])
+        blocks = itertools.chain(blocks, score_split(run, actions["format"]))
+    pictures.print_blocks(blocks, actions["format"], actions["load"])
 
 
 def score_split(run: Run, form: str):
@@ -477,10 +466,11 @@ def score_split(run: Run, form: str):
         yield list(zip(predicted, gold))
 
 
-def predict_inputs(run: Run, actions: dict, is_silent: bool):
+def predict_inputs(run: Run, actions: dict):
     """(predicted sentence, its gold or None) of each input, 512 at a time: a file may have any length."""
     inputs = data.read_inputs(actions.get("predict", []), run.rule)
-    progress = Progress(None, "sentences", is_silent)
+    shows_results = actions["format"] in pictures.STREAMED and sys.stdout.isatty()
+    progress = Progress(None, "sentences", silent=shows_results)
     while block := list(itertools.islice(inputs, 512)):
         encoded = run.encode([sentence for sentence, _ in block])
         predicted = run.annotate(encoded, "given_entities" in actions)

@@ -1,6 +1,7 @@
 """The command line of train.py beside its settings: the actions on a saved run, and what goes with them."""
 
 from support import pictures
+from support.errors import InputError
 from support.flags import check_fitting
 
 ACTIONS = ("load", "resume", "predict", "given_entities", "evaluate", "format")  # flags that are not settings
@@ -39,4 +40,20 @@ def take_actions(given: dict) -> dict:
     """Takes the actions out of the flags, and refuses flags that do not go together."""
     actions = {name: given.pop(name) for name in ACTIONS if name in given}
     check_fitting(actions, given, FITTING, NEEDED)
-    return actions
+    if "load" in actions and "predict" not in actions and "evaluate" not in actions:
+        raise InputError("--load RUN goes with --predict TEXT or --evaluate")
+    return {"format": "text", **actions}
+
+
+def change_settings(settings, given: dict):
+    """Gives the settings of a saved run the values of these flags.
+    Refuses to score sentences that the run was trained on. In place: its model has the same settings."""
+    own_share = settings.fold, settings.split
+    if given.get("dataset", settings.dataset) != settings.dataset:
+        given = {"fold": 0, "split": "", **given}  # the run's own belong to its own corpus
+    elif (given.get("fold", settings.fold), given.get("split", settings.split)) != own_share:
+        raise InputError("--fold, --split: the run was trained on all other shares of its own corpus")
+    elif settings.train_on_dev and given.get("eval_split") == "dev":
+        raise InputError("--eval-split dev: the run was trained on dev, too")
+    for name, value in given.items():
+        setattr(settings, name, value)
