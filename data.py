@@ -170,6 +170,8 @@ def input_sentence(item, id: str, where: str, rule: str = "letters") -> tuple[Se
     if type(record) is dict and "tokens" in record:
         record = {"entities": [], "relations": [], **record}
     sentence = sentence_of(record, id, where, fewest_words=0)
+    if record.get("text") not in (None, "", sentence.text):
+        raise InputError(f"{where}, text: the tokens are not its words, in order; mend it, or leave it out")
     return sentence, sentence if has_gold else None
 
 

@@ -42,7 +42,7 @@ class Config:
     threshold: float = 0.4  # sigmoid-bce: keep the types with a posterior above this [L6]
     span_weight: float = 0.4  # weight of the span loss in eq. (11)
     relation_weight: float = 0.6  # weight of the relation loss in eq. (11)
-    chunk: int = 2**26  # prediction: most sentences × wordpieces × width × spans (or pairs) at a time
+    chunk: int = 2**26  # prediction: most sentences × wordpieces × spans or pairs × encoder width at once
     most_entities: int = 256  # prediction: no relations in a sentence with more entities than this [L26]
 
 

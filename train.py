@@ -33,7 +33,7 @@ from torch import Tensor
 
 import data
 from baselines import idle_flags, make_model, spert
-from baselines.ablations import Part
+from baselines.ablations import ABLATIONS, Part
 from baselines.published import average_of, method_of, table_of
 from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
@@ -87,8 +87,9 @@ class Settings(Config):
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with the loss in float32
     output: str = ""  # a new folder for the run; without this flag, one under runs/
 
-    def __post_init__(self):  # from JSON or a command line they are lists
-        self.ablate, self.symmetric = tuple(self.ablate), tuple(self.symmetric)
+    def __post_init__(self):  # one order, so that the same run has the same flags
+        self.ablate = tuple(sorted(set(self.ablate), key=ABLATIONS.index))
+        self.symmetric = tuple(sorted(set(self.symmetric)))
 
 
 # What replaces the defaults above.

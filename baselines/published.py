@@ -23,14 +23,14 @@ PRINTED = {
                 "general": "89.93 | 80.14", "additive": "89.68 | 79.75"},
     },
     3: {
-        "ace05": {"multihead": "88.10 | 62.13", "multihead span-specific": "86.78 | 60.21",
-                  "multihead span-sentence": "87.57 | 61.12",
-                  "multihead span-specific span-sentence": "85.80 | 59.00"},
+        "ace05": {"multihead": "88.10 | 62.13", "multihead without span-specific": "86.78 | 60.21",
+                  "multihead without span-sentence": "87.57 | 61.12",
+                  "multihead without span-specific and span-sentence": "85.80 | 59.00"},
     },
     4: {
-        "ace05": {"multihead": "88.10 | 62.13", "multihead local": "87.96 | 60.56",
-                  "multihead relation-sentence": "88.21 | 61.77",
-                  "multihead local relation-sentence": "87.91 | 59.66"},
+        "ace05": {"multihead": "88.10 | 62.13", "multihead without local": "87.96 | 60.56",
+                  "multihead without relation-sentence": "88.21 | 61.77",
+                  "multihead without local and relation-sentence": "87.91 | 59.66"},
     },
 }
 
@@ -50,7 +50,7 @@ def printed_scores(number: int, dataset: str, model: str) -> list[dict[str, floa
 def method_of(settings) -> str:
     """The model by its name in the paper's tables, with what is ablated."""
     name = "spert" if settings.model == "spert" else settings.attention
-    return " ".join([name, *settings.ablate])
+    return f"{name} without {' and '.join(settings.ablate)}" if settings.ablate else name
 
 
 def average_of(settings) -> str:

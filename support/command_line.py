@@ -1,5 +1,7 @@
 """The command line of train.py beside its settings: the actions on a saved run, and what goes with them."""
 
+from os.path import realpath
+
 from support import pictures
 from support.errors import InputError
 from support.flags import check_fitting
@@ -49,7 +51,7 @@ def change_settings(settings, given: dict):
     """Gives the settings of a saved run the values of these flags.
     Refuses to score sentences that the run was trained on. In place: its model has the same settings."""
     own_share = settings.fold, settings.split
-    if given.get("dataset", settings.dataset) != settings.dataset:
+    if realpath(given.get("dataset", settings.dataset)) != realpath(settings.dataset):  # a folder or a name
         given = {"fold": 0, "split": "", **given}  # the run's own belong to its own corpus
     elif (given.get("fold", settings.fold), given.get("split", settings.split)) != own_share:
         raise InputError("--fold, --split: the run was trained on all other shares of its own corpus")

@@ -29,7 +29,7 @@ def hardware_of(device: torch.device) -> str:
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     processor = platform.processor() or platform.machine()
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} threads"
-    return f"{processor} CPU, {threads}, torch {torch.__version__}"
+    return f"{processor} {device.type.upper()}, {threads}, torch {torch.__version__}"
 
 
 def peak_memory(device: torch.device) -> int:

@@ -210,6 +210,10 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {}, (*PREDICT, "word " * 600),
         "words, and the encoder takes 512 wordpieces; split the sentence that begins",
     ),
+    "a text of other words": (
+        {"texts.json": json.dumps([RECORD | {"text": "No rash."}]).encode()}, (*PREDICT, "texts.json"),
+        "texts.json, record 0, text: the tokens are not its words, in order",
+    ),
     "half a character": ({}, (*PREDICT, "\udc80"), "text 1: '\\udc80'; it must be UTF-8"),
     "no such format": ({}, (*TEXT, "--format", "pdf"), "argument --format: invalid choice: 'pdf'"),
     # Runs that are to go on
@@ -227,7 +231,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     # Reports and benchmarks
     "a report of nothing": ({}, ("report", "nowhere"), "nowhere: No such file or directory"),
     "a report of a run without scores": (
-        {}, ("report", "run"), "run/metrics.json: No such file or directory",
+        {}, ("report", "run"), "run: there is no finished run in it",
     ),
     "a report of something else": (
         {"mine.json": b'[{"command": "ls"}]'}, REPORT, "mine.json, record 0: KeyError 'flags'",

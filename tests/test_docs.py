@@ -137,7 +137,8 @@ def test_the_table_of_the_mechanisms_is_made_of_the_recorded_runs():
     (rows,) = re.findall(r"^\| layers of .*\n\|.*\n((?:\|.*\n)+)", DOCS["reproduction.md"], re.M)
     for row in rows.splitlines():
         layers, change, *cells = cells_of(row)
-        model = " ".join(["multihead", *re.findall(r"`(.*)`", change)]) if "SpERT" not in change else "spert"
+        parts = [" and ".join(names.split()) for names in re.findall(r"`(.*)`", change)]
+        model = "spert" if "SpERT" in change else " without ".join(["multihead", *parts])
         same = [run for run in runs if run.encoder == LAYERS[layers]]
         for cell, (phenomenon, task) in zip(cells, MEASURED, strict=True):
             figures = {}

@@ -161,7 +161,7 @@ def test_the_report_of_the_recorded_runs_prints_the_four_tables(capsys, monkeypa
     monkeypatch.setattr(report, "RESAMPLES", 10)
     text = print_report(capsys, RESULTS)
     assert re.findall(r"\*\*Table (\d)\*\*", text) == ["1", "2", "3", "4"]
-    assert "| toy span | multihead span-specific |" in text
+    assert "| toy span | multihead without span-specific |" in text
     assert "| ace05 |" not in text
 
 
@@ -174,6 +174,16 @@ def test_a_report_of_counts_for_some_sentences_is_one_line(tmp_path, capsys):
     first, second = capsys.readouterr().err.splitlines()  # a line for each that is not right
     assert "mine.json, record 0: ValueError" in first
     assert second.endswith("run/metrics.json: No such file or directory")
+
+
+def test_a_run_that_is_not_finished_is_left_out_of_a_report(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    (tmp_path / "mine.json").write_text(json.dumps([{"flags": {}, **scores([], [])}]))
+    assert report.main([str(tmp_path / "run"), str(tmp_path / "mine.json")]) == 0
+    output = capsys.readouterr()
+    assert output.err == f"{tmp_path}/run: there is no finished run in it\n"
+    assert "`python train.py`" in output.out
 
 
 def places_in(value, place=()):

@@ -133,6 +133,14 @@ def test_every_record_of_the_results_has_flags_of_today(name):
     assert records
 
 
+def test_the_order_of_ablations_and_of_symmetric_types_makes_no_other_run():
+    for ablate in (["relation-sentence", "local"], ["local", "relation-sentence", "local"]):
+        settings = train.settings_of(ablate=ablate, symmetric=["b", "a", "b"])
+        assert train.flags_of(settings)["ablate"] == ("local", "relation-sentence")
+        assert train.flags_of(settings)["symmetric"] == ("a", "b")
+        assert train.method_of(settings) == "multihead without local and relation-sentence"
+
+
 def test_ade_is_reported_by_macro_average_and_the_others_by_micro():
     names = ("ade", "conll04", "ace05", "toy")
     averages = [train.average_of(train.Settings(dataset=name)) for name in names]

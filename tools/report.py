@@ -22,7 +22,7 @@ import torch
 
 from baselines.published import PRINTED, average_of, method_of, printed_row, printed_scores
 from spanrel import ATTENTION
-from support.errors import InputError, excerpt, explain_errors, read_each, run_program
+from support.errors import InputError, excerpt, explain_errors, read_each, run_program, warn
 from support.files import read_text
 from support.flags import command_of, make_parser
 from support.scores import COUNTS, main_tables
@@ -95,8 +95,10 @@ Groups = dict[str, list[Recorded]]  # runs by their command line, without seed a
 
 
 def read_runs(path: str) -> list[Recorded]:
-    """The runs of a run folder, or of a JSON list of records."""
+    """The runs of a run folder (none if it is not finished), or of a JSON list of records."""
     file = Path(path) / "metrics.json" if Path(path).is_dir() else Path(path)
+    if (Path(path) / "config.json").exists() and not file.exists():
+        return []
     text = read_text(file)
     with explain_errors(file, FORM):
         content = json.loads(text)
@@ -148,8 +150,13 @@ def group_runs(runs: list[Recorded]) -> tuple[Groups, Groups]:
 
 def report(paths: list[str], with_all: bool = False) -> str:
     """The four tables, the differences, and all runs with their commands, in Markdown."""
-    distinct = dict.fromkeys(map(os.path.realpath, paths))
-    runs_of_paths = read_each(read_runs, [(path,) for path in distinct])
+    paths = list(dict.fromkeys(map(os.path.realpath, paths)))
+    runs_of_paths = read_each(read_runs, [(path,) for path in paths])
+    without = [path for path, runs in zip(paths, runs_of_paths) if not runs]
+    empty = [f"{path}: there is no finished run in it" for path in without]
+    if not any(runs_of_paths):
+        raise InputError("\n".join(empty))
+    warn(empty)
     groups, changed = group_runs(list(chain(*runs_of_paths)))
     parts = [table(number, groups, with_all) for number in PRINTED]
     parts += [difference_table(groups), all_runs({**groups, **changed})]
@@ -234,10 +241,12 @@ def place_of(command: str, groups: Groups) -> str:
 
 def command_for(number: int, dataset: str, model: str) -> list[str]:
     """The command that fills a row, if this code can."""
-    name, *ablate = model.split()
+    name, _, ablated = model.partition(" without ")
     if name not in (*ATTENTION, "spert"):
         return []
-    flags = {"model": name} if name == "spert" else {"attention": name, "ablate": tuple(ablate)}
+    flags = {"model": name} if name == "spert" else {"attention": name}
+    if ablated:
+        flags["ablate"] = ablated.split(" and ")
     settings = settings_of(dataset=dataset, eval_split="test" if number < 3 else "dev", **flags)
     return [f"`{command_of(flags_of(settings))}`"]
 
