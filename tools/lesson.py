@@ -167,7 +167,7 @@ def shown_sentences(sentences: list[data.Sentence]) -> dict[str, data.Sentence]:
 
 def rates(run: train.Run, sentences: list[data.Sentence]) -> dict[str, float]:
     """What the attentions of a model do, over all sentences of a kind, in percent or in words."""
-    measured = {"2b": [], "3": [], "8": [], "3 weight": [], "8 weight": [], "7 words": [], "7 largest": []}
+    measured = {"2b": [], "3": [], "8": [], "7 words": []}
     compounds = compound_sentences(sentences)
     for sentence, seen in zip(compounds, look(run, compounds)):
         _, head_noun = word_index(sentence, NOUNS)
@@ -178,12 +178,10 @@ def rates(run: train.Run, sentences: list[data.Sentence]) -> dict[str, float]:
         for number in ("3", "8"):
             for row in seen.weights[number]:
                 measured[number].append(100.0 * (row.argmax() == decides))
-                measured[f"{number} weight"].append(100.0 * row[decides])
     counted = counted_sentences(sentences)
     for seen in look(run, counted):
         (row,) = seen.weights["7"]
         measured["7 words"].append(torch.special.entr(row).sum().exp())
-        measured["7 largest"].append(100.0 * row.max())
     return {name: round(statistics.mean(map(float, values)), 1) for name, values in measured.items()}
 
 
