@@ -255,4 +255,5 @@ def print_blocks(blocks, form: str, title: str):
         if len(shown) > MOST_SHOWN:
             raise InputError(f"--format {form} holds {MOST_SHOWN:,} sentences at most; jsonl has no limit")
     if form not in STREAMED:
-        print(render(shown, form, f"{title}: {len(shown)} sentences", is_terminal))
+        count = f"{len(shown):,} sentence{'' if len(shown) == 1 else 's'}"
+        print(render(shown, form, f"{title}: {count}", is_terminal))

@@ -338,6 +338,20 @@ def test_an_epoch_steps_along_the_gradient_of_its_batches():
     assert optimizer.steps == [(True, pytest.approx(norm_of_gradient(run.model), rel=1e-4))]
 
 
+def test_now_and_then_an_epoch_shows_its_mean_loss_so_far_over_all_processes(monkeypatch):
+    run, steps, shown = toy_run(batch_size=1), itertools.count(1), []
+
+    def train_step(run, batch):
+        return (torch.tensor(float(next(steps))),) * 3
+
+    monkeypatch.setattr(train, "train_step", train_step)
+    monkeypatch.setattr(train, "descend", lambda run, loss, optimizer: None)
+    monkeypatch.setattr(train, "sum_over_processes", lambda value: value.mul_(2))  # another one has the same
+    monkeypatch.setattr(train.Progress, "show", lambda self, step, note: shown.append((step, note)))
+    means = train.train_epoch(run, run.encode(SMALL.train), 1, None, SimpleNamespace(step=lambda: None))
+    assert shown == [(20, "loss 21.0000"), (40, "loss 41.0000")] and means["loss"] == 41
+
+
 def test_the_encoder_keeps_its_own_dropout_in_training():
     run, schedule = toy_run(dropout=0), SimpleNamespace(step=lambda: None)
     encoded, optimizer = run.encode(SMALL.train[:8]), Watched(run.model)  # which moves no weight

@@ -23,7 +23,6 @@ from data import Entity, Relation, Sentence
 from spanrel import in_chunks
 from support import checkpoints, pictures, progress
 from support.cautions import cautions, second_types_of_pairs
-from support.command_line import change_settings
 from support.devices import explain_memory
 from support.errors import InputError
 
@@ -290,19 +289,6 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
     given = ["--load", folder, "--evaluate", "--dataset", "pool", "--split", "50/25/25"]
     assert train.main(given) == 2 and "trained on all other shares" in capsys.readouterr().err
-
-
-def test_the_guard_knows_a_runs_own_corpus_by_any_of_its_names(folder, tmp_path, monkeypatch):
-    write_corpus(tmp_path / "mine", [RECORD])
-    monkeypatch.chdir(tmp_path)
-    for name in ("mine", "./mine", str(tmp_path / "mine")):
-        settings = dataclasses.replace(train.settings_of(dataset="mine"), train_on_dev=True)
-        with pytest.raises(InputError, match="--eval-split dev: the run was trained on dev, too"):
-            change_settings(settings, {"dataset": name, "eval_split": "dev"})
-        with pytest.raises(InputError, match="--fold, --split"):
-            change_settings(settings, {"dataset": name, "split": "80/10/10"})
-    assert train.settings_of(chunk=2**22).chunk == 2**22
-    assert train.flags_of(train.settings_of(chunk=2**22)) == {}  # it changes no score
 
 
 SPERT_LACKS = {
