@@ -243,7 +243,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
     try:
         encoders.refuse_code(folder)
         description = folders.read_description(folder)
-        settings = make_settings({**description["settings"], "device": device})
+        settings = make_settings(description["settings"])
         types = description["entity_types"], description["relation_types"]
         tokenizer, encoder = encoders.load_tokenizer(folder), dict(description["encoder"])
         weights = folder / "model.safetensors"

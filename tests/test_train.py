@@ -885,6 +885,30 @@ def test_two_processes_train_and_score_as_one_does(tmp_path):
     assert printed[0] == printed[1] and len(printed[0].splitlines()) == 9
 
 
+def test_a_process_without_a_sentence_takes_the_step_but_counts_nothing(monkeypatch):
+    run = toy_run()
+    encoded = run.encode([s for s in SMALL.train if s.relations][:2])
+    monkeypatch.setattr(train, "world_size", lambda: 3)
+    counted = []
+    for process in range(3):
+        monkeypatch.setattr(train, "rank", lambda process=process: process)
+        batch = run.training_batch(encoded, data.Sampling())
+        counted.append((bool(batch.is_span.any()), bool(batch.is_pair.any())))
+    assert counted == [(True, True), (True, True), (False, False)]
+
+
+def test_each_process_has_a_dropout_of_its_own(monkeypatch):
+    def stop(settings, method):
+        raise InputError(str(torch.initial_seed()))
+
+    monkeypatch.setattr(train, "begin", lambda settings, revision: (torch.manual_seed(settings.seed), {}))
+    monkeypatch.setattr(train.folders, "new_folder", stop)
+    for process in range(3):
+        monkeypatch.setattr(train, "rank", lambda process=process: process)
+        with pytest.raises(InputError, match=f"^{7 + process}$"):
+            train.train(train.settings_of(seed=7))
+
+
 def run_processes(folder, flags, *by):
     """Trains in a folder, by one process or by several, of which one writes and prints."""
     done = cli(*flags, "--device", "cpu", "--output", folder, by=by, OMP_NUM_THREADS="1")
