@@ -6,15 +6,26 @@ import itertools
 import json
 import re
 import statistics
+import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
 from answers import RIGHT, WRONG
-from helpers import HERE
+from helpers import HERE, SMALL, toy_run
 
+import data
 from data import enumerate_spans
-from spanrel import EQUATIONS, filter_spans, mask_between, span_ends, span_representation, span_specific
+from spanrel import (
+    EQUATIONS,
+    Attention,
+    filter_spans,
+    mask_between,
+    span_ends,
+    span_representation,
+    span_specific,
+)
 from tools import answers, lesson, solutions
 from tools.exercises import EXERCISES, beside, check, grade
 
@@ -103,6 +114,9 @@ WHOLE_PRODUCTS = {
     "matmul": lambda R_s, linear: R_s @ linear.weight.T + linear.bias,
     "linear": lambda R_s, linear: torch.nn.functional.linear(R_s, linear.weight, linear.bias),
     "einsum": lambda R_s, linear: torch.einsum("bsr,hr->bsh", R_s, linear.weight) + linear.bias,
+    "mm": lambda R_s, linear: torch.stack([R.mm(linear.weight.T) for R in R_s]) + linear.bias,
+    "addmm": lambda R_s, linear: torch.stack([linear.bias.addmm(R, linear.weight.T) for R in R_s]),
+    "tensordot": lambda R_s, linear: torch.tensordot(R_s, linear.weight, ([2], [1])) + linear.bias,
 }
 
 
@@ -428,6 +442,34 @@ def test_the_words_about_models_follow_from_their_figures(monkeypatch):
     text = lesson.difference("x", (50.0, 60.0), columns)
     stored_runs = "over 2 stored seeds +1.0 on average (-8.0 to +10.0), below 0 in 1 of them"
     assert text == f"x: -10.0 in this run; {stored_runs}"
+    assert lesson.difference("x", (1.0, 1.0), ([1.0], [1.0])).endswith("below 0 in 0 of them")
+
+
+def test_each_phenomenon_is_measured_by_what_it_was_made_for():
+    def of(f1):
+        return {"micro": {"f1": f1}}
+
+    def scores(entity, relation):
+        return {"entity": of(entity), "relation": {"strict": of(relation)}}
+
+    parts = {"span": scores(3, 4), "local": scores(5, 6), "sentence": scores(7, 8)}
+    f1 = lesson.f1_of({**scores(1, 2), "phenomena": parts})
+    assert f1 == {"entity": 1, "relation": 2, "span": 3, "local": 6, "sentence": 8}
+
+
+def test_the_bar_of_a_training_run_counts_its_epochs_and_is_gone_after_the_last(monkeypatch):
+    shown, handle = [], SimpleNamespace(update=lambda given, raw: shown.append(given))
+    shown, handle = [], SimpleNamespace(update=lambda given, raw: shown.append(given))
+    notebook = SimpleNamespace(display=lambda *given, **more: handle)
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    bar = lesson.EpochBar()
+    for epoch in range(1, lesson.EPOCHS + 1):
+        bar.write(f"epoch {epoch}  loss 1")
+        bar.write("\n")
+    words = [f"epoch {epoch}" for epoch in range(1, lesson.EPOCHS)]
+    assert [given["text/plain"] for given in shown] == [*words, ""]
+    assert shown[0]["text/html"] == f'<progress max="{lesson.EPOCHS}" value="1"></progress>'
+    assert shown[-1]["text/html"] == ""
 
 
 def test_rates_see_where_the_weights_are(monkeypatch):
@@ -457,6 +499,41 @@ def test_rates_see_where_the_weights_are(monkeypatch):
     rates = lesson.rates(None, sentences)
     assert rates.pop("7 words") == 4
     assert set(rates.values()) == {100.0}
+
+
+def test_a_look_has_the_weights_that_the_model_itself_computes(monkeypatch):
+    run, sentences = toy_run(), [sentence for sentence in SMALL.train if sentence.entities]
+    assert any(s.relations and s.relations[0].head.start > s.relations[0].tail.start for s in sentences)
+    found, weights_of, model = {}, Attention.weights, run.model.eval()
+
+    def watched(attention, query, context, mask):
+        found[attention] = weights_of(attention, query, context, mask)
+        return found[attention]
+
+    monkeypatch.setattr(Attention, "weights", watched)
+    for sentence, seen in zip(sentences, lesson.look(run, sentences), strict=True):
+        (encoded,) = run.encode([sentence])
+        example = data.training_example(encoded, run.entity_types, run.relation_types, data.Sampling())
+        batch = run.batch([example])
+        model(*batch.inputs, batch.pairs, batch.arguments)
+        gold = [(entity.start, entity.end) for entity in sentence.entities]
+        rows = [example.spans.index(span) for span in gold]
+        torch.testing.assert_close(found[model.attention_s][0].mean(0)[rows], seen.weights["3"])
+        for relation in sentence.relations[:1]:
+            arguments = [(argument.start, argument.end) for argument in (relation.head, relation.tail)]
+            pair = example.pairs.index(tuple(map(example.spans.index, arguments)))
+            torch.testing.assert_close(found[model.attention_c][0].mean(0)[[pair]], seen.weights["7"])
+            torch.testing.assert_close(found[model.attention_S][0].mean(0)[[pair]], seen.weights["8"])
+
+
+def test_the_weights_before_training_stand_before_those_after_it():
+    looks = []
+    for weight in (0.25, 0.75):
+        rows = {number: torch.tensor([[weight, 1 - weight]]) for number in ("2b", "3", "7", "8")}
+        looks.append([lesson.Look(["a", "b"], [0, 1], rows)] * 3)
+    shown = lesson.shown_weights(*looks)
+    assert list(shown) == list(lesson.SHOWN)
+    assert shown["verdict"]["weights"] == dict.fromkeys("38", [[0.25, 0.75], [0.75, 0.25]])
 
 
 TABLES = {  # title in the notebook, and where its figures are in a record
