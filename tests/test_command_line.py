@@ -44,6 +44,15 @@ def test_where_a_run_lies_and_computes_is_not_among_the_flags_that_identify_it()
     assert train.flags_of(train.settings_of(**places, most_entities=9)) == {"most_entities": 9}
 
 
+def test_the_card_is_of_the_corpus_that_the_flags_name(monkeypatch, capsys):
+    def read_corpus(*place):
+        raise InputError(str(place))
+
+    monkeypatch.setattr(data, "read_corpus", read_corpus)
+    assert data.main("--dataset ade --data-dir there --fold 3 --split 80/10/10".split()) == 2
+    assert "('ade', 'there', 3, '80/10/10')" in capsys.readouterr().err
+
+
 # -- A saved run ---------------------------------------------------------------------------------------------
 
 WITH_LOAD = "device chunk most_entities threshold flat least_entity_score least_relation_score".split()

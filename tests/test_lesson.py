@@ -26,6 +26,7 @@ from spanrel import (
     span_representation,
     span_specific,
 )
+from support.errors import InputError
 from tools import answers, lesson, solutions
 from tools.exercises import EXERCISES, beside, check, grade
 
@@ -345,6 +346,16 @@ def test_functions_stand_in_place_of_ours_for_a_while():
     assert (lesson.spanrel.span_ends, lesson.train.joint_loss) == ours
 
 
+def test_answers_are_spared_what_no_exercise_mentions(monkeypatch):
+    def begin(settings):
+        found = lesson.spanrel.span_ends(torch.ones(1, 4, 3), torch.zeros(1, 0, 2, dtype=torch.long))
+        raise InputError(str(tuple(found.shape)))
+
+    monkeypatch.setattr(lesson.train, "begin", begin)
+    with pytest.raises(InputError, match=r"^\(1, 0, 6\)$"):  # not ZeroDivisionError
+        lesson.train_model("multihead", 0, span_ends=lambda X, spans: X / (1 // spans.shape[1]))
+
+
 # -- The notebook --------------------------------------------------------------------------------------------
 
 
@@ -443,6 +454,12 @@ def test_the_words_about_models_follow_from_their_figures(monkeypatch):
     stored_runs = "over 2 stored seeds +1.0 on average (-8.0 to +10.0), below 0 in 1 of them"
     assert text == f"x: -10.0 in this run; {stored_runs}"
     assert lesson.difference("x", (1.0, 1.0), ([1.0], [1.0])).endswith("below 0 in 0 of them")
+
+
+def test_the_recorded_ablations_are_those_of_five_seeds_with_the_default_encoder():
+    scores = lesson.ablation_scores()
+    assert {len(values) for by_label in scores.values() for values in by_label.values()} == {5}
+    assert all(by_label.keys() == lesson.ABLATED.keys() for by_label in scores.values())
 
 
 def test_each_phenomenon_is_measured_by_what_it_was_made_for():
