@@ -452,14 +452,14 @@ def use_run(actions: dict, given: dict):
     change_settings(run.settings, given)
     blocks = predict_inputs(run, actions)
     if "evaluate" in actions:
-        blocks = itertools.chain(blocks, score_split(run, actions["format"]))
+        gold = corpus_of_run(run.settings).splits[run.settings.eval_split]  # an error comes before all work
+        blocks = itertools.chain(blocks, score_split(run, gold, actions["format"]))
     pictures.print_blocks(blocks, actions["format"], actions["load"])
 
 
-def score_split(run: Run, form: str):
-    """Scores the split that the settings name, when iterated: after the predictions.
+def score_split(run: Run, gold: list[Sentence], form: str):
+    """Scores the sentences of a split, when iterated: after the predictions.
     In text it prints the scores and yields nothing, else it yields the sentences."""
-    gold = corpus_of_run(run.settings).splits[run.settings.eval_split]
     result, predicted = evaluate(run, run.encode(gold, run.settings.eval_split))
     if form == "text":
         print(table_of(run.settings, result))
@@ -474,6 +474,8 @@ def predict_inputs(run: Run, actions: dict):
     progress = Progress(None, "sentences", silent=shows_results)
     while block := list(itertools.islice(inputs, 512)):
         encoded = run.encode([sentence for sentence, _ in block])
+        if "given_entities" in actions and not any(e.sentence.entities for e in encoded):
+            warn(["--given-entities: no sentence here has entities; only records of a JSON file can"])
         predicted = run.annotate(encoded, "given_entities" in actions)
         yield list(zip(predicted, [gold and undirected(gold, run.settings.symmetric) for _, gold in block]))
         progress.bar.update(len(block))

@@ -18,6 +18,8 @@ def second_types_of_pairs(sentence, symmetric: tuple[str, ...] = ()) -> int:
 def cautions(train: list, tokenizer, settings) -> list[str]:
     """The warnings of a run: what it loses of its encoded training sentences."""
     lines = []
+    if not any(encoded.sentence.entities for encoded in train):
+        lines.append("train has no entities, so there is nothing to learn")
     words = sum(len(encoded.sentence.words) for encoded in train)
     unknown = sum(unknown_words(encoded, tokenizer.unk_token_id) for encoded in train)
     if unknown > words / 10:

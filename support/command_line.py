@@ -54,7 +54,8 @@ def change_settings(settings, given: dict):
     if realpath(given.get("dataset", settings.dataset)) != realpath(settings.dataset):  # a folder or a name
         given = {"fold": 0, "split": "", **given}  # the run's own belong to its own corpus
     elif (given.get("fold", settings.fold), given.get("split", settings.split)) != own_share:
-        raise InputError("--fold, --split: the run was trained on all other shares of its own corpus")
+        reason = "a run is scored on its own share of its corpus; on the others it was trained"
+        raise InputError(f"--fold, --split: {reason}")
     elif settings.train_on_dev and given.get("eval_split") == "dev":
         raise InputError("--eval-split dev: the run was trained on dev, too")
     for name, value in given.items():

@@ -113,7 +113,7 @@ def weights_of(folder: Path, epoch: int) -> Path:
 
 def keep_weights(folder: Path, epoch: int):
     """Removes the weights of all other epochs."""
-    for path in folder.glob("epoch-*"):
+    for path in folder.glob("epoch-[0-9]*.safetensors"):
         if path != weights_of(folder, epoch):
             path.unlink()
 
@@ -138,11 +138,14 @@ def check_unfinished(folder: str):
     """Refuses to go on with a run that came to its end, or that had not begun."""
     check_name("--resume", folder)
     path = Path(folder)
-    if (path / "metrics.json").exists():
-        (path / CHECKPOINT).unlink(missing_ok=True)  # where the run was killed in its last moment
-        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
+    if not path.is_dir():
+        raise InputError(f"--resume {folder}: no such folder")
     if not (path / "config.json").is_file():
         raise InputError(f"--resume {folder}: no config.json there, so no run had begun; start it anew")
+    if (path / "metrics.json").exists():
+        if not missing_files(path):
+            (path / CHECKPOINT).unlink(missing_ok=True)  # where the run was killed in its last moment
+        raise InputError(f"--resume {folder}: that run came to its end; --load {folder} uses it")
 
 
 def read_history(folder: Path) -> list[dict]:

@@ -152,7 +152,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
         {}, (*TEXT, "--eval-split", "dev"), "--eval-split goes with --load RUN --evaluate",
     ),
     "a fold that the run was trained on": (
-        {}, (*EVALUATE, "--fold", "3"), "--fold, --split: the run was trained on all other shares",
+        {}, (*EVALUATE, "--fold", "3"), "--fold, --split: a run is scored on its own share of its corpus",
     ),
     "given entities of a split": (
         {}, (*EVALUATE, "--given-entities"), "--given-entities goes with --load RUN --predict",
@@ -217,7 +217,7 @@ BAD_INPUTS = {  # what is put into which file (None: it is missing), the command
     "half a character": ({}, (*PREDICT, "\udc80"), "text 1: '\\udc80'; it must be UTF-8"),
     "no such format": ({}, (*TEXT, "--format", "pdf"), "argument --format: invalid choice: 'pdf'"),
     # Runs that are to go on
-    "nothing to resume": ({}, ("--resume", "nowhere"), "--resume nowhere: no config.json there"),
+    "nothing to resume": ({}, ("--resume", "nowhere"), "--resume nowhere: no such folder"),
     "a run that came to its end": (
         {"run/metrics.json": b"{}"}, ("--resume", "run"), "--resume run: that run came to its end",
     ),

@@ -124,14 +124,48 @@ def test_a_runs_corpus_is_read_from_where_its_settings_say_in_one_order(tmp_path
     run = toy_run()
     place = dict(dataset="mine", data_dir="there", fold=3, split="80/10/10")
     run.settings = dataclasses.replace(run.settings, **place, symmetric=["R"])
-    monkeypatch.setattr(run, "annotate", lambda encoded, *given: [e.sentence for e in encoded])
     (tmp_path / "texts.json").write_text(json.dumps([turned]))
-    actions = {"predict": [str(tmp_path / "texts.json")], "format": "jsonl"}
-    for blocks in (train.score_split(run, "jsonl"), train.predict_inputs(run, actions)):
-        ((_, gold),) = next(blocks)
-        (relation,) = gold.relations
-        assert (relation.head.start, relation.tail.start) == (0, 1)
+    orders = []
+
+    def print_blocks(blocks, form, title):
+        for (_, gold), *_ in blocks:
+            orders.append([(relation.head.start, relation.tail.start) for relation in gold.relations])
+
+    monkeypatch.setattr(train, "load", lambda folder, device: run)
+    monkeypatch.setattr(train.pictures, "print_blocks", print_blocks)
+    texts = ["--predict", str(tmp_path / "texts.json"), "--format", "jsonl"]
+    assert train.main(["--load", "run", "--evaluate", *texts]) == 0
+    assert orders == [[(0, 1)], [(0, 1)]]
     assert asked == [("mine", "there", 3, "80/10/10")]
+
+
+def test_a_corpus_that_is_not_there_is_an_error_before_anything_is_predicted(monkeypatch, capsys):
+    monkeypatch.setattr(train, "load", lambda folder, device: toy_run())
+    given = ["--load", "run", "--predict", "a rash", "--evaluate", "--dataset", "nowhere"]
+    assert train.main(given) == 2
+    output = capsys.readouterr()
+    assert not output.out and output.err.startswith("--dataset nowhere: ")
+
+
+def test_given_entities_of_texts_are_none_and_a_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(train, "load", lambda folder, device: toy_run())
+    assert train.main(["--load", "run", "--predict", "a rash", "--given-entities"]) == 0
+    assert capsys.readouterr().err.startswith("--given-entities: no sentence here has entities")
+
+
+def test_what_is_no_run_and_what_is_no_part_of_one_is_left_alone(tmp_path):
+    kept = ("checkpoint.safetensors", "metrics.json", "epoch-notes.txt", "epoch-2.safetensors")
+    for name in kept:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match="no config.json there"):
+        train.folders.check_unfinished(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="came to its end"):
+        train.folders.check_unfinished(str(tmp_path))
+    (tmp_path / "epoch-plots").mkdir()
+    (tmp_path / "epoch-1.safetensors").write_text("")
+    train.folders.keep_weights(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "config.json", "epoch-plots"}
 
 
 def test_a_relation_of_an_entity_wider_than_the_runs_threshold_is_missed_for_this_reason(monkeypatch):

@@ -117,6 +117,9 @@ WHOLE_PRODUCTS = {
     "einsum": lambda R_s, linear: torch.einsum("bsr,hr->bsh", R_s, linear.weight) + linear.bias,
     "mm": lambda R_s, linear: torch.stack([R.mm(linear.weight.T) for R in R_s]) + linear.bias,
     "addmm": lambda R_s, linear: torch.stack([linear.bias.addmm(R, linear.weight.T) for R in R_s]),
+    "inner": lambda R_s, linear: torch.inner(R_s, linear.weight) + linear.bias,
+    "bmm": lambda R_s, linear: R_s.bmm(linear.weight.T.expand(len(R_s), -1, -1)) + linear.bias,
+    "mul": lambda R_s, linear: (R_s[:, :, None] * linear.weight).sum(-1) + linear.bias,
     "tensordot": lambda R_s, linear: torch.tensordot(R_s, linear.weight, ([2], [1])) + linear.bias,
 }
 
@@ -303,13 +306,28 @@ def test_the_checks_that_are_released_hold_no_reference():
 
 @pytest.mark.parametrize("given, words", [
     (["--solutions", "solved.txt"], "a notebook ends in .ipynb"),
-    (["--solutions", str(FILE)], "this is the lesson itself"),
+    (["--solutions", str(FILE)], "tutorial.ipynb exists"),
+    (["--solutions", str(HERE / "docs/teaching.ipynb")], "teaching.md exists"),
     (["--execute", "--hidden"], "--hidden goes with --solutions"),
 ])  # fmt: skip
 def test_solutions_are_written_beside_the_lesson_and_not_over_it(given, words, capsys):
-    before = FILE.read_bytes()
+    files = FILE, HERE / "docs/teaching.md"
+    before = [file.read_bytes() for file in files]
     assert lesson.main(given) == 2 and words in capsys.readouterr().err
-    assert FILE.read_bytes() == before
+    assert [file.read_bytes() for file in files] == before and not (HERE / "docs/teaching.ipynb").exists()
+
+
+def test_the_records_of_other_seeds_stay_when_a_seed_is_trained(tmp_path, monkeypatch):
+    def train_model(name, seed):
+        return lesson.Trained({"model": name, "seed": seed, "f1": {"entity": 1.0}})
+
+    monkeypatch.setattr(lesson, "train_model", train_model)
+    before = lesson.stored_records()
+    lesson.write_records([9, 2], tmp_path / "lesson.json")
+    records = json.loads((tmp_path / "lesson.json").read_text())
+    assert [record["seed"] for record in records] == sorted([*range(5), 9] * len(lesson.FLAGS))
+    for record in records:
+        assert record["seed"] in (2, 9) or record in before
 
 
 def test_all_parts_of_a_model_of_ones_own_have_a_place_where_it_is_called():

@@ -455,9 +455,11 @@ def action():
 @pytest.mark.parametrize("times", [1, 5])
 @pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_signal_sent_once_or_five_times_is_one_line_and_one_status(name, status, times):
+    heard = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # also under nohup, or behind "&"
+    heard += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code = f"import sys\nfrom support.errors import run_program\n{ENDLESS}\nsys.exit(run_program(action))"
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with subprocess.Popen([sys.executable, "-c", code], cwd=HERE, **pipes) as process:
+    with subprocess.Popen([sys.executable, "-c", heard + code], cwd=HERE, **pipes) as process:
         process.stdout.readline()
         for _ in range(times):
             process.send_signal(getattr(signal, name))

@@ -184,6 +184,9 @@ def test_a_run_that_is_not_finished_is_left_out_of_a_report(tmp_path, capsys):
     output = capsys.readouterr()
     assert output.err == f"{tmp_path}/run: there is no finished run in it\n"
     assert "`python train.py`" in output.out
+    (tmp_path / "copy.json").write_text((tmp_path / "mine.json").read_text())
+    rows = rows_of(print_report(capsys, tmp_path / "mine.json", tmp_path / "copy.json"))
+    assert rows[-1][:4] == ["(1)", "–", "–", "1"]  # a copy is no second run
 
 
 def places_in(value, place=()):

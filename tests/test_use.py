@@ -288,7 +288,7 @@ def test_a_runs_own_fold_and_split_are_not_those_of_another_corpus(tmp_path, cap
         save_run(run, Path(folder))
         assert train.main(["--load", folder, "--evaluate", "--dataset", str(tmp_path / "other")]) == 0
     given = ["--load", folder, "--evaluate", "--dataset", "pool", "--split", "50/25/25"]
-    assert train.main(given) == 2 and "trained on all other shares" in capsys.readouterr().err
+    assert train.main(given) == 2 and "a run is scored on its own share" in capsys.readouterr().err
 
 
 SPERT_LACKS = {
@@ -486,6 +486,9 @@ def test_a_run_says_what_of_train_will_be_lost(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("1 relations of train are a second type of their pair; ")
     assert "so F1 cannot pass 66.67: --relation-loss sigmoid-bce" in line
+    bare = SimpleNamespace(sentence=Sentence("s", ["a"]), starts=[1], ends=[2], input_ids=[0, 1])
+    settings, tokenizer = train.settings_of(), SimpleNamespace(unk_token_id=9)
+    assert cautions([bare], tokenizer, settings) == ["train has no entities, so there is nothing to learn"]
 
 
 def test_a_symmetric_relation_is_no_second_type_as_it_can_take_the_other_order():
@@ -497,7 +500,7 @@ def test_a_symmetric_relation_is_no_second_type_as_it_can_take_the_other_order()
 
 @pytest.mark.parametrize("known, share", [(9, ""), (8, "20 % of the words of train are [UNK]")])
 def test_a_run_says_if_the_encoder_cannot_read_the_words(known, share):
-    sentence = SimpleNamespace(words=["a"] * 10, relations=[])
+    sentence = Sentence("s", ["a"] * 10, [Entity("A", 0, 1)])
     ids = [1, *[5] * known, *[3] * (10 - known), 2]
     places = dict(starts=list(range(1, 11)), ends=list(range(2, 12)))
     encoded = SimpleNamespace(sentence=sentence, input_ids=ids, **places)

@@ -187,20 +187,21 @@ def the_first_layer_taken_apart_is_that_of_eq_4(case, first_layer):
     same(first_layer(T_s, F_s, X, W, spans, linear), expected, FLOAT32)
 
 
-PRODUCTS = ("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "addmm", "einsum", "tensordot")
+PRODUCTS = ("linear", "bilinear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "einsum")
+PRODUCTS += ("tensordot", "inner", "mul", "multiply", "__mul__", "__rmul__")
 
 
 class RefuseProducts(TorchFunctionMode):
-    """Within it no product takes a whole weight of this shape, turned or not."""
+    """Within it no product takes a whole weight of this shape, turned or expanded."""
 
     def __init__(self, shape):
         super().__init__()
-        self.shape = sorted(shape)
+        self.shape = set(shape)
 
     def __torch_function__(self, function, types, inputs=(), named=None):
         """Calls a function of torch, if it may be called."""
-        shapes = [sorted(value.shape) for value in inputs if isinstance(value, torch.Tensor)]
-        if function.__name__ in PRODUCTS and self.shape in shapes:
+        shapes = [set(value.shape) for value in inputs if isinstance(value, torch.Tensor)]
+        if function.__name__ in PRODUCTS and any(self.shape <= shape for shape in shapes):
             refuse_the_whole(None)
         return function(*inputs, **named or {})
 

@@ -453,14 +453,15 @@ def execute_notebook(file: Path = NOTEBOOK):
 
 
 def write_records(seeds: list[int], file: Path = STORED):
-    """Trains each model of the lesson with each seed, and writes what was found, a record a line."""
-    records = []
-    for seed in seeds:
-        for name in FLAGS:
-            records.append(train_model(name, seed).record)
-            print(f"seed {seed}, {name}: {in_words(records[-1]['f1'])}", flush=True)
-            lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
-            write_file(file, f"[\n{lines}\n]\n".encode())
+    """Trains each model of the lesson with each seed, and writes what was found, a record a line.
+    The records of other seeds stay."""
+    records = {(record["seed"], record["model"]): record for record in stored_records()}
+    for seed, name in itertools.product(seeds, FLAGS):
+        records[seed, name] = train_model(name, seed).record
+        print(f"seed {seed}, {name}: {in_words(records[seed, name]['f1'])}", flush=True)
+        in_order = sorted(records.values(), key=lambda record: record["seed"])
+        lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in in_order)
+        write_file(file, f"[\n{lines}\n]\n".encode())
 
 
 def main(arguments: list[str] | None = None) -> int:

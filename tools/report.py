@@ -157,7 +157,8 @@ def report(paths: list[str], with_all: bool = False) -> str:
     if not any(runs_of_paths):
         raise InputError("\n".join(empty))
     warn(empty)
-    groups, changed = group_runs(list(chain(*runs_of_paths)))
+    distinct = {json.dumps(run.record, sort_keys=True): run for run in chain(*runs_of_paths)}  # no copies
+    groups, changed = group_runs(list(distinct.values()))
     parts = [table(number, groups, with_all) for number in PRINTED]
     parts += [difference_table(groups), all_runs({**groups, **changed})]
     return "\n\n".join(filter(None, parts))

@@ -36,8 +36,10 @@ def write_solutions(lesson: Path, file: Path, hidden: bool):
     With `hidden`, the checks stand in a part that nbgrader takes out of the copy for students."""
     if file.suffix != ".ipynb":
         raise InputError(f"--solutions {file}: a notebook ends in .ipynb")
-    if file.resolve() == lesson:
-        raise InputError(f"--solutions {file}: this is the lesson itself; choose another name")
+    rubric_file = file.with_suffix(".md")
+    for path in (file, rubric_file):
+        if path.exists():
+            raise InputError(f"--solutions {file}: {path} exists; choose another name, or move it away")
     notebook = json.loads(read_text(lesson))
     for cell in notebook["cells"]:
         source, marks = "".join(cell["source"]), cell["metadata"].get("nbgrader", {})
@@ -50,8 +52,8 @@ def write_solutions(lesson: Path, file: Path, hidden: bool):
                 "solution": False, "task": False,
             }  # fmt: skip
     write_file(file, json.dumps(notebook, ensure_ascii=False, indent=1).encode() + b"\n")
-    write_file(file.with_suffix(".md"), rubric().encode())
-    print(f"{file}: {len(EXERCISES)} answers; {file.with_suffix('.md')}: points and mistakes")
+    write_file(rubric_file, rubric().encode())
+    print(f"{file}: {len(EXERCISES)} answers; {rubric_file}: points and mistakes")
 
 
 def solved(stub: str, name: str) -> str:
