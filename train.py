@@ -39,8 +39,8 @@ from baselines.readings import READINGS
 from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, pictures
-from support.cautions import cautions, crowd_cautions
-from support.checkpoints import finish_epoch, go_on, identity_of, load_model
+from support.cautions import cautions, change_cautions, crowd_cautions
+from support.checkpoints import digest_of, finish_epoch, go_on, identity_of, load_model
 from support.command_line import RANGES, add_actions, change_settings, take_actions
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, read_each, run_program, warn
@@ -150,6 +150,7 @@ class Run:
     entity_types: list[str]
     relation_types: list[str]
     rule: str = "letters"  # how texts are cut into words, one of `corpora.words.RULES`
+    trained_on: str = ""  # a digest of its training sentences
 
     @property
     def device(self) -> torch.device:
@@ -233,7 +234,7 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
     types = corpus.types("entities"), corpus.types("relations")
     model = make_model(settings, encoder, *types).to(device_of(settings.device))
-    return Run(settings, model, tokenizer, *types, corpus.rule)
+    return Run(settings, model, tokenizer, *types, corpus.rule, digest_of(corpus.train))
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
@@ -254,7 +255,7 @@ def load(folder: str | Path, device: str = "auto") -> Run:
         model.to(device)
     except Exception as error:  # whatever the libraries raise on a file that they cannot read
         raise InputError(f"{folder}: not a whole run: {one_line(error)}") from None
-    return Run(settings, model, tokenizer, *types, rule)
+    return Run(settings, model, tokenizer, *types, rule, description.get("trained_on", ""))
 
 
 def evaluate(run: Run, encoded: list[Encoded]) -> tuple[dict, list[Sentence]]:
@@ -452,14 +453,17 @@ def use_run(actions: dict, given: dict):
     change_settings(run.settings, given)
     blocks = predict_inputs(run, actions)
     if "evaluate" in actions:
-        gold = corpus_of_run(run.settings).splits[run.settings.eval_split]  # an error comes before all work
-        blocks = itertools.chain(blocks, score_split(run, gold, actions["format"]))
+        corpus = corpus_of_run(run.settings)  # now, as an error should come before all work
+        if "dataset" not in given:
+            warn(change_cautions(run, corpus))
+        blocks = itertools.chain(blocks, score_split(run, corpus, actions["format"]))
     pictures.print_blocks(blocks, actions["format"], actions["load"])
 
 
-def score_split(run: Run, gold: list[Sentence], form: str):
-    """Scores the sentences of a split, when iterated: after the predictions.
+def score_split(run: Run, corpus: Corpus, form: str):
+    """Scores the split that the settings name, when iterated: after the predictions.
     In text it prints the scores and yields nothing, else it yields the sentences."""
+    gold = corpus.splits[run.settings.eval_split]
     result, predicted = evaluate(run, run.encode(gold, run.settings.eval_split))
     if form == "text":
         print(table_of(run.settings, result))

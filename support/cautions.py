@@ -1,5 +1,7 @@
 """What a user should know: words that the encoder cannot read, relations that will be or are lost."""
 
+from support.checkpoints import digest_of
+
 
 def unknown_words(encoded, unknown_id: int) -> int:
     """How many words of an encoded sentence have an unknown wordpiece."""
@@ -39,3 +41,11 @@ def crowd_cautions(sentences: list, most: int) -> list[str]:
     reason = f"over {most}: no relations between them are predicted; a hardly trained model has so many"
     many = [sentence for sentence in sentences if len(sentence.entities) > most]
     return [f"{sentence.id}: {len(sentence.entities):,} entities, {reason}" for sentence in many]
+
+
+def change_cautions(run, corpus) -> list[str]:
+    """A line if the corpus is no longer what the run was trained on: its splits may hold other sentences."""
+    train = corpus.train + corpus.dev if run.settings.train_on_dev else corpus.train
+    if run.trained_on in ("", digest_of(train)):  # a run of an earlier version does not say
+        return []
+    return [f"{corpus.name} has changed since: the run may have been trained on some of these sentences"]

@@ -21,14 +21,19 @@ from support.processes import gather, rank, world_size
 PLACES = ("dataset", "data_dir", "device", "output", "chunk")  # settings that may change on the way
 
 
+def digest_of(sentences: list) -> str:
+    """A digest of sentences with all that is known of them."""
+    return hashlib.sha256(json.dumps([s.to_record() for s in sentences]).encode()).hexdigest()
+
+
 def identity_of(run, splits: dict[str, list]) -> dict:
     """What a run is, by name: its settings, and digests of its sentences and its tokenizer."""
     settings = dataclasses.asdict(run.settings)
     identity = {flag_of(name): value for name, value in settings.items() if name not in PLACES}
-    texts = {"the tokenizer": run.tokenizer.backend_tokenizer.to_str()}
+    tokenizer = run.tokenizer.backend_tokenizer.to_str()
+    digests = {"the tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest()}
     for split, encoded in splits.items():
-        texts[f"the split {split}"] = json.dumps([e.sentence.to_record() for e in encoded])
-    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+        digests[f"the split {split}"] = digest_of([e.sentence for e in encoded])
     return json.loads(json.dumps({**identity, **digests, "the number of processes": world_size()}))
 
 

@@ -86,6 +86,7 @@ def write_description(folder: Path, run):
         "entity_types": run.entity_types,
         "relation_types": run.relation_types,
         "words": run.rule,
+        "trained_on": run.trained_on,
         "encoder_revision": revision_of(run.tokenizer.name_or_path),
     }
     write_file(folder / "config.json", json.dumps(description, indent=1).encode())

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from helpers import RECORD, toy_run, write_corpus
+from helpers import RECORD, save_run, toy_run, write_corpus
 
 import data
 import train
@@ -196,3 +196,20 @@ def test_a_sentence_of_a_corpus_that_is_too_long_is_named_with_its_split(tmp_pat
     monkeypatch.setattr(train, "load", lambda folder, device: toy_run())
     assert train.main(["--load", "run", "--evaluate", "--dataset", str(tmp_path / "mine")]) == 2
     assert f"{tmp_path}/mine, test, test-0: 600 words" in capsys.readouterr().err
+
+
+def test_a_corpus_that_has_changed_since_the_run_was_trained_is_told(tmp_path, monkeypatch, capsys):
+    records = [{**RECORD, "tokens": ["a", word]} for word in "bcdefghijklm"]
+    for own in ({"split": "80/10/10"}, {"split": "80/10/10", "train_on_dev": True}):
+        folder = tmp_path / f"mine{len(own)}"
+        folder.mkdir()
+        (folder / "all.json").write_text(json.dumps(records))
+        settings = train.settings_of(dataset=str(folder), encoder="tiny", heads=2, hidden=16, **own)
+        run, _ = train.begin(settings)
+        save_run(run, tmp_path)
+        command = ["--load", str(tmp_path), "--evaluate"]
+        assert train.main(command) == 0 and not capsys.readouterr().err
+        (folder / "all.json").write_text(json.dumps(records[1:]))
+        assert train.main(command) == 0
+        assert capsys.readouterr().err.startswith(f"{folder.name} has changed since: the run may have been")
+        assert train.main([*command, "--dataset", str(folder)]) == 0 and not capsys.readouterr().err
