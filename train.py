@@ -40,7 +40,7 @@ from data import Batch, Corpus, Encoded, Example, Sampling, Sentence
 from spanrel import Config, SpanRel, joint_loss, relation_loss, span_loss
 from support import encoders, folders, pictures
 from support.cautions import cautions, change_cautions, crowd_cautions
-from support.checkpoints import digest_of, finish_epoch, go_on, identity_of, load_model
+from support.checkpoints import finish_epoch, go_on, identity_of, load_model
 from support.command_line import RANGES, add_actions, change_settings, take_actions
 from support.devices import device_of, explain_memory, hardware_of, peak_memory
 from support.errors import InputError, excerpt, explain_errors, one_line, read_each, run_program, warn
@@ -186,8 +186,8 @@ class Run:
 
     def prediction_batch(self, encoded: list[Encoded], given_entities: bool = False) -> Batch:
         """Some sentences with all their spans, or with the entities that they have."""
-        width = self.settings.max_width
-        return self.batch([data.prediction_example(e, width, given_entities) for e in encoded])
+        max_width = self.settings.max_width
+        return self.batch([data.prediction_example(e, max_width, given_entities) for e in encoded])
 
     def predict(self, texts: list | str | dict, given_entities: bool = False) -> list[Sentence]:
         """Each text, taken as one sentence, with the entities and relations that the model finds in it.
@@ -234,7 +234,7 @@ def new_run(settings: Settings, corpus: Corpus, revision: str = "") -> Run:
     tokenizer, encoder = encoders.load_encoder(name, [s.words for s in corpus.train])
     types = corpus.types("entities"), corpus.types("relations")
     model = make_model(settings, encoder, *types).to(device_of(settings.device))
-    return Run(settings, model, tokenizer, *types, corpus.rule, digest_of(corpus.train))
+    return Run(settings, model, tokenizer, *types, corpus.rule)
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
@@ -323,6 +323,7 @@ def fit(run: Run, splits: dict[str, list[Encoded]], folder: Path) -> int:
     train, dev = splits["train"], splits["dev"]
     optimizer, schedule = make_optimizer(run, settings.epochs * math.ceil(len(train) / settings.batch_size))
     identity = identity_of(run, splits)  # what --resume must find unchanged, test included
+    run.trained_on = identity["the split train"]
     history = go_on(folder / folders.CHECKPOINT, run.model, optimizer, schedule, run.device, identity)
     if rank() == 0:  # also of a run that goes on: its corpus may have moved
         folders.write_description(folder, run)

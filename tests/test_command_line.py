@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from helpers import RECORD, save_run, toy_run, write_corpus
+from helpers import RECORD, toy_run, write_corpus
 
 import data
 import train
@@ -41,6 +41,7 @@ def test_the_first_and_the_last_value_of_a_range_are_right():
 def test_where_a_run_lies_and_computes_is_not_among_the_flags_that_identify_it():
     places = dict(data_dir="elsewhere", device="cpu", output="new", chunk=2**22)
     assert train.flags_of(train.settings_of(**places)) == {}
+    assert train.settings_of(**places).chunk == 2**22
     assert train.flags_of(train.settings_of(**places, most_entities=9)) == {"most_entities": 9}
 
 
@@ -204,10 +205,11 @@ def test_a_corpus_that_has_changed_since_the_run_was_trained_is_told(tmp_path, m
         folder = tmp_path / f"mine{len(own)}"
         folder.mkdir()
         (folder / "all.json").write_text(json.dumps(records))
-        settings = train.settings_of(dataset=str(folder), encoder="tiny", heads=2, hidden=16, **own)
-        run, _ = train.begin(settings)
-        save_run(run, tmp_path)
-        command = ["--load", str(tmp_path), "--evaluate"]
+        run = str(tmp_path / f"run{len(own)}")
+        shape = dict(encoder="tiny", heads=2, hidden=16, epochs=1)
+        train.train(train.settings_of(dataset=str(folder), output=run, **shape, **own))
+        command = ["--load", run, "--evaluate"]
+        capsys.readouterr()
         assert train.main(command) == 0 and not capsys.readouterr().err
         (folder / "all.json").write_text(json.dumps(records[1:]))
         assert train.main(command) == 0

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import re
+import shutil
 import statistics
 import sys
 from types import SimpleNamespace
@@ -323,11 +324,14 @@ def test_the_records_of_other_seeds_stay_when_a_seed_is_trained(tmp_path, monkey
 
     monkeypatch.setattr(lesson, "train_model", train_model)
     before = lesson.stored_records()
+    shutil.copy(lesson.STORED, tmp_path / "lesson.json")
     lesson.write_records([9, 2], tmp_path / "lesson.json")
     records = json.loads((tmp_path / "lesson.json").read_text())
     assert [record["seed"] for record in records] == sorted([*range(5), 9] * len(lesson.FLAGS))
     for record in records:
         assert record["seed"] in (2, 9) or record in before
+    lesson.write_records([3], tmp_path / "new.json")
+    assert len(json.loads((tmp_path / "new.json").read_text())) == len(lesson.FLAGS)
 
 
 def test_all_parts_of_a_model_of_ones_own_have_a_place_where_it_is_called():
@@ -493,7 +497,6 @@ def test_each_phenomenon_is_measured_by_what_it_was_made_for():
 
 
 def test_the_bar_of_a_training_run_counts_its_epochs_and_is_gone_after_the_last(monkeypatch):
-    shown, handle = [], SimpleNamespace(update=lambda given, raw: shown.append(given))
     shown, handle = [], SimpleNamespace(update=lambda given, raw: shown.append(given))
     notebook = SimpleNamespace(display=lambda *given, **more: handle)
     monkeypatch.setitem(sys.modules, "IPython.display", notebook)

@@ -455,7 +455,8 @@ def execute_notebook(file: Path = NOTEBOOK):
 def write_records(seeds: list[int], file: Path = STORED):
     """Trains each model of the lesson with each seed, and writes what was found, a record a line.
     The records of other seeds stay."""
-    records = {(record["seed"], record["model"]): record for record in stored_records()}
+    stored = json.loads(read_text(file)) if file.exists() else []
+    records = {(record["seed"], record["model"]): record for record in stored}
     for seed, name in itertools.product(seeds, FLAGS):
         records[seed, name] = train_model(name, seed).record
         print(f"seed {seed}, {name}: {in_words(records[seed, name]['f1'])}", flush=True)

@@ -152,8 +152,8 @@ def report(paths: list[str], with_all: bool = False) -> str:
     """The four tables, the differences, and all runs with their commands, in Markdown."""
     paths = list(dict.fromkeys(map(os.path.realpath, paths)))
     runs_of_paths = read_each(read_runs, [(path,) for path in paths])
-    without = [path for path, runs in zip(paths, runs_of_paths) if not runs]
-    empty = [f"{path}: there is no finished run in it" for path in without]
+    reason = "there is no finished run in it"
+    empty = [f"{path}: {reason}" for path, runs in zip(paths, runs_of_paths) if not runs]
     if not any(runs_of_paths):
         raise InputError("\n".join(empty))
     warn(empty)
